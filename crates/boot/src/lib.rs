@@ -1,0 +1,1 @@
+//! Boots a Xen in QEMU and applies payloads to it.

@@ -1,0 +1,2 @@
+//! The `xsplice` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! What a patch changes: correlate, compare, select and check.

@@ -1,0 +1,1 @@
+//! Type layouts and source lines from DWARF.

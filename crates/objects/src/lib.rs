@@ -1,0 +1,1 @@
+//! Relocatable objects and the shipped hypervisor's symbols as typed models.

@@ -1,0 +1,1 @@
+//! The one place where xsplice starts other programs.

@@ -1,0 +1,15 @@
+//! Outcomes, diagnostics and reasons: the data that every stage reports in.
+//!
+//! Nothing here prints. The terminal, `report.json` and later HTML are renderers of these values, so
+//! that a refusal reads the same wherever it is seen.
+
+mod diagnostic;
+mod outcome;
+mod reason;
+
+pub use diagnostic::{Code, Diagnostic, Kind, Place, Problems};
+pub use outcome::Outcome;
+pub use reason::Because;
+
+#[cfg(test)]
+mod tests;

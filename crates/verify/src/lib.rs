@@ -1,0 +1,1 @@
+//! Verifies and inspects a payload with a parser of its own.
