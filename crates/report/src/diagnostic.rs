@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::Outcome;
 
 /// What a diagnostic means for the outcome of the command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Usage, input, build or I/O: ends as [`Outcome::Failed`].
