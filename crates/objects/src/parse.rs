@@ -1,0 +1,179 @@
+//! From the bytes of an object to its model.
+
+use object::elf;
+use object::read::elf::{FileHeader, Rela as _, SectionHeader as _, Sym as _};
+use object::{Endianness, SectionIndex};
+
+use xsplice_report::{Diagnostic, Place, Problems};
+
+use crate::Class;
+use crate::codes::{OBJECT_UNREADABLE, SECTION_GROUP, UNKNOWN_RELOCATION};
+use crate::model::{Home, Object, RelocKind, Relocation, Section, SectionId, Symbol, SymbolId, SymbolKind};
+
+type Header = elf::FileHeader64<Endianness>;
+
+impl Object {
+    /// Whether the bytes are a 32-bit ELF file, as boot code that runs before long mode is.
+    pub fn is_32_bit(bytes: &[u8]) -> bool {
+        bytes.starts_with(&elf::ELFMAG) && bytes.get(4) == Some(&elf::ELFCLASS32.0)
+    }
+
+    /// Reads an object. `path` is relative to the tree and only named in diagnostics.
+    ///
+    /// # Errors
+    /// When it is not a relocatable ELF file for x86-64, when an index or range leads nowhere, or when it uses
+    /// a relocation type or a section group that is not understood. All that is found is reported.
+    pub fn parse(path: &str, bytes: &[u8]) -> Result<Object, Problems> {
+        let unreadable = |error: object::read::Error| {
+            Problems::from(
+                Diagnostic::new(OBJECT_UNREADABLE, format!("cannot read an object of the build: {error}"))
+                    .at(Place::object(path))
+                    .why("Without every object the change cannot be known in full.")
+                    .advice("Check the build's log for a compiler or disk problem, and run again."),
+            )
+        };
+        let header = Header::parse(bytes).map_err(unreadable)?;
+        let endian = header.endian().map_err(unreadable)?;
+        if header.e_type(endian) != elf::ET_REL || header.e_machine(endian) != elf::EM_X86_64 {
+            let what = "an object of the build is not a relocatable file for x86-64";
+            return Err(Diagnostic::new(OBJECT_UNREADABLE, what)
+                .at(Place::object(path))
+                .why("Other architectures, and objects of link-time optimisation, are not understood.")
+                .advice("Build for x86-64 without link-time optimisation.")
+                .into());
+        }
+        let table = header.sections(endian, bytes).map_err(unreadable)?;
+        let symtab = table.symbols(endian, bytes, elf::SHT_SYMTAB).map_err(unreadable)?;
+        let mut problems = Problems::new();
+        let mut sections = Vec::with_capacity(table.len());
+        for section in table.iter() {
+            let name = String::from_utf8_lossy(table.section_name(endian, section).map_err(unreadable)?);
+            let kind = section.sh_type(endian);
+            if kind == elf::SHT_GROUP {
+                problems.push(
+                    Diagnostic::new(SECTION_GROUP, "an object uses section groups")
+                        .at(Place::object(path).section(&*name))
+                        .why("Which of several copies the hypervisor keeps is the linker's choice.")
+                        .advice("Xen's own build makes none; look at the compiler flags that were added."),
+                );
+            }
+            let flags = section.sh_flags(endian).0;
+            sections.push(Section {
+                class: Class::of(&name, kind, flags),
+                name: name.into_owned(),
+                flags,
+                align: section.sh_addralign(endian).max(1),
+                entry_size: section.sh_entsize(endian),
+                size: section.sh_size(endian),
+                data: section.data(endian, bytes).map_err(unreadable)?.to_vec(),
+                relocations: Vec::new(),
+            });
+        }
+        let mut symbols = Vec::with_capacity(symtab.len());
+        for (index, symbol) in symtab.enumerate() {
+            let name = symtab.symbol_name(endian, symbol).map_err(unreadable)?;
+            let home = home(&symtab, endian, index, symbol, sections.len()).map_err(unreadable)?;
+            symbols.push(Symbol {
+                name: String::from_utf8_lossy(name).into_owned(),
+                local: symbol.st_bind() == elf::STB_LOCAL,
+                weak: symbol.st_bind() == elf::STB_WEAK,
+                kind: match symbol.st_type() {
+                    elf::STT_NOTYPE => SymbolKind::None,
+                    elf::STT_OBJECT => SymbolKind::Data,
+                    elf::STT_FUNC => SymbolKind::Function,
+                    elf::STT_SECTION => SymbolKind::Section,
+                    elf::STT_FILE => SymbolKind::File,
+                    other => SymbolKind::Other(other.0),
+                },
+                home,
+                value: symbol.st_value(endian),
+                size: symbol.st_size(endian),
+            });
+        }
+        for section in table.iter() {
+            let Some((relocations, _)) = section.rela(endian, bytes).map_err(unreadable)? else { continue };
+            let target = section.info_link(endian);
+            read_relocations(path, endian, relocations, target, &mut sections, symbols.len(), &mut problems);
+        }
+        for section in &mut sections {
+            section.relocations.sort_by_key(|r| r.offset);
+        }
+        problems.normalise();
+        if !problems.0.is_empty() {
+            return Err(problems);
+        }
+        let file = symbols.iter().find(|s| s.kind == SymbolKind::File).map(|s| s.name.clone());
+        Ok(Object { path: path.to_owned(), sections, symbols, file })
+    }
+}
+
+fn home(
+    symtab: &object::read::elf::SymbolTable<'_, Header>,
+    endian: Endianness,
+    index: object::SymbolIndex,
+    symbol: &elf::Sym64<Endianness>,
+    sections: usize,
+) -> object::read::Result<Home> {
+    if let Some(section) = symtab.symbol_section(endian, symbol, index)? {
+        return if section.0 < sections {
+            Ok(Home::Section(SectionId(section.0)))
+        } else {
+            // The low-level reader does not check this.
+            Ok(Home::Undefined)
+        };
+    }
+    Ok(match symbol.st_shndx(endian) {
+        elf::SHN_ABS => Home::Absolute,
+        elf::SHN_COMMON => Home::Common,
+        _ => Home::Undefined,
+    })
+}
+
+fn read_relocations(
+    path: &str,
+    endian: Endianness,
+    relocations: &[elf::Rela64<Endianness>],
+    target: SectionIndex,
+    sections: &mut [Section],
+    symbols: usize,
+    problems: &mut Problems,
+) {
+    let Some(section) = sections.get_mut(target.0) else { return };
+    if matches!(section.class, Class::Ignored | Class::Tables) {
+        return;
+    }
+    for rela in relocations {
+        let kind = match rela.r_type(endian, false) {
+            elf::R_X86_64_NONE => continue,
+            elf::R_X86_64_64 => RelocKind::Abs64,
+            elf::R_X86_64_PC32 | elf::R_X86_64_PLT32 => RelocKind::Pc32,
+            elf::R_X86_64_32 | elf::R_X86_64_32S => RelocKind::Abs32,
+            elf::R_X86_64_PC64 => RelocKind::Pc64,
+            elf::R_X86_64_16 | elf::R_X86_64_PC16 | elf::R_X86_64_8 | elf::R_X86_64_PC8 => RelocKind::Small,
+            other => {
+                problems.push(
+                    Diagnostic::new(UNKNOWN_RELOCATION, format!("relocation type {} is not understood", other.0))
+                        .at(Place::object(path).section(&section.name).offset(rela.r_offset(endian)))
+                        .why("What the code refers to there cannot be told, so a change of it could be missed.")
+                        .advice("Compile without thread-local storage, a GOT or other features that Xen does not use."),
+                );
+                continue;
+            }
+        };
+        let offset = rela.r_offset(endian);
+        let symbol = rela.r_sym(endian, false) as usize;
+        if symbol >= symbols || offset.checked_add(kind.width()).is_none_or(|end| end > section.size) {
+            problems.push(
+                Diagnostic::new(
+                    OBJECT_UNREADABLE,
+                    "a relocation lies outside its section or names no symbol",
+                )
+                .at(Place::object(path).section(&section.name).offset(offset))
+                .advice("Check the build's log for a compiler or disk problem, and run again."),
+            );
+            continue;
+        }
+        let addend = rela.r_addend(endian);
+        section.relocations.push(Relocation { offset, kind, symbol: SymbolId(symbol), addend });
+    }
+}
