@@ -169,12 +169,11 @@ pub fn render(change: &LayoutChange) -> String {
     format!("{} {}: {}", change.kind, change.name, change.change)
 }
 
-/// An offset or size in words, without `bytes` if it is whole.
-fn bits(bits: i64) -> String {
-    match bits.rem_euclid(8) {
-        0 => (bits.div_euclid(8)).to_string(),
-        1 => format!("{}+1 bit", bits.div_euclid(8)),
-        rest => format!("{}+{rest} bits", bits.div_euclid(8)),
+/// An offset in words: `offset 4`, `bit 3 of byte 4`.
+fn place(bits: i64) -> String {
+    match (bits.div_euclid(8), bits.rem_euclid(8)) {
+        (byte, 0) => format!("offset {byte}"),
+        (byte, bit) => format!("bit {bit} of byte {byte}"),
     }
 }
 
@@ -196,12 +195,12 @@ impl fmt::Display for What {
                 write!(f, "requested alignment changed from {from} to {to} bytes")
             }
             What::MemberMoved { member, from_bit, to_bit, following } => {
-                write!(
-                    f,
-                    "member {member} moved from offset {} to {} bytes",
-                    bits(*from_bit),
-                    bits(*to_bit)
-                )?;
+                let (from, to) = (*from_bit, *to_bit);
+                if from % 8 == 0 && to % 8 == 0 {
+                    write!(f, "member {member} moved from offset {} to {} bytes", from / 8, to / 8)?;
+                } else {
+                    write!(f, "member {member} moved from {} to {}", place(from), place(to))?;
+                }
                 match following {
                     0 => Ok(()),
                     1 => f.write_str(", and the one after it by as much"),
@@ -214,8 +213,8 @@ impl fmt::Display for What {
             What::MemberTypeLayout { member, type_name } => {
                 write!(f, "member {member} holds {type_name}, whose layout changed")
             }
-            What::MemberAdded { member, at_bit, bits: width, room } => {
-                write!(f, "member {member} ({}) added at offset {}", size(*width), bits(*at_bit))?;
+            What::MemberAdded { member, at_bit, bits, room } => {
+                write!(f, "member {member} ({}) added at {}", size(*bits), place(*at_bit))?;
                 f.write_str(match room {
                     Room::Hole => " in a hole",
                     Room::Reserved => " in reserved bits",
@@ -224,11 +223,11 @@ impl fmt::Display for What {
                     Room::Beyond => " behind the original end",
                 })
             }
-            What::MemberRemoved { member, at_bit, bits: width } => {
-                write!(f, "member {member} ({}) removed from offset {}", size(*width), bits(*at_bit))
+            What::MemberRemoved { member, at_bit, bits } => {
+                write!(f, "member {member} ({}) removed from {}", size(*bits), place(*at_bit))
             }
             What::MemberRenamed { from, to, at_bit } => {
-                write!(f, "member {from} at offset {} renamed to {to}", bits(*at_bit))
+                write!(f, "member {from} at {} renamed to {to}", place(*at_bit))
             }
             What::EnumeratorChanged { enumerator, from, to } => {
                 write!(f, "enumerator {enumerator} changed from {from} to {to}")

@@ -93,5 +93,35 @@ pub(crate) fn tagged(info: &DebugInfo, ty: u32) -> String {
         _ => "",
     };
     let name = info.object().text(this.name);
+    if this.kind == Kind::Base {
+        return spelling(&name).into();
+    }
     if name.is_empty() { format!("{tag}{{...}}") } else { format!("{tag}{name}") }
+}
+
+/// Compilers spell the same basic type in different ways.
+fn spelling(name: &str) -> &str {
+    match name {
+        "short int" => "short",
+        "short unsigned int" => "unsigned short",
+        "long int" => "long",
+        "long unsigned int" => "unsigned long",
+        "long long int" => "long long",
+        "long long unsigned int" => "unsigned long long",
+        other => other,
+    }
+}
+
+/// The type behind typedefs, as far as it has another name.
+pub(crate) fn resolved(info: &DebugInfo, mut ty: u32) -> u32 {
+    for _ in 0..64 {
+        ty = info.model.unqualified(ty);
+        let Some(this) = info.model.types.get(ty as usize).filter(|t| t.kind == Kind::Typedef) else { break };
+        let target = info.model.unqualified(this.target);
+        if info.model.types.get(target as usize).is_some_and(|t| t.is_anonymous()) {
+            break;
+        }
+        ty = target;
+    }
+    ty
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::{Pair, by_name, pair_renamed, reserved, root, type_name};
 use crate::change::{Harmless, Room, What};
-use crate::describe::describe;
+use crate::describe::{describe, resolved};
 use crate::flatten::Leaf;
 
 /// Compares the pieces of two structures; `ends` are their sizes in bits.
@@ -113,7 +113,10 @@ fn report_type(pair: &mut Pair<'_>, from: &Leaf, to: &Leaf, harmless: Option<Har
         return pair.add(what, Some(from.decl), Some(to.decl), harmless, None);
     }
     // The same words, so look behind them.
-    let (behind, ahead) = (describe(pair.base, from.ty), describe(pair.patched, to.ty));
+    let (behind, ahead) = (
+        describe(pair.base, resolved(pair.base, from.ty)),
+        describe(pair.patched, resolved(pair.patched, to.ty)),
+    );
     if behind != ahead {
         let what = What::MemberTypeChanged { member, from: behind, to: ahead };
         return pair.add(what, Some(from.decl), Some(to.decl), harmless, None);

@@ -1,0 +1,90 @@
+//! Damaged and unsupported input ends in an error, never in a panic, and soon.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{compile, compilers};
+use object::{Object, ObjectSection};
+use xsplice_dwarf::{DebugInfo, Error, layout_changes};
+
+fn exercise(bytes: &[u8], other: &DebugInfo) {
+    if let Ok(Some(info)) = DebugInfo::read(bytes) {
+        let changes = layout_changes(other, &info).len() + layout_changes(&info, other).len();
+        let lines = (0..64).filter_map(|i| info.line_at(".text.traps", i)).count();
+        std::hint::black_box((changes, lines, info.function_line("traps"), info.struct_layout("holder")));
+    }
+}
+
+#[test]
+fn damaged_objects() {
+    let start = Instant::now();
+    for dwarf in ["-gdwarf-4", "-gdwarf-5"] {
+        for file in ["lines/main.c", "layouts/nested.c", "layouts/bits.c"] {
+            let object = compile("gcc", file, &[dwarf, "-O2", "-Ilines/include"]);
+            let intact = DebugInfo::read(&object).expect("readable").expect("debug information");
+            for length in (0..object.len()).step_by(37) {
+                exercise(&object[..length], &intact);
+            }
+            let ranges: Vec<std::ops::Range<usize>> = object::File::parse(&*object)
+                .expect("an object")
+                .sections()
+                .filter(|s| s.name().is_ok_and(|n| n.starts_with(".debug") || n.starts_with(".rela.debug")))
+                .filter_map(|s| s.file_range())
+                .map(|(at, size)| at as usize..(at + size) as usize)
+                .collect();
+            assert!(ranges.len() > 4);
+            // A fixed sequence: the same bytes on every run.
+            let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+            let mut next = |below: usize| {
+                state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+                (state >> 33) as usize % below
+            };
+            for _ in 0..1500 {
+                let mut damaged = object.clone();
+                for _ in 0..1 + next(3) {
+                    let range = &ranges[next(ranges.len())];
+                    let at = range.start + next(range.len());
+                    damaged[at] = if next(2) == 0 { next(256) as u8 } else { damaged[at] ^ (1 << next(8)) };
+                }
+                exercise(&damaged, &intact);
+            }
+            for _ in 0..300 {
+                let mut damaged = object.clone();
+                let at = next(damaged.len());
+                damaged[at] ^= 1 << next(8);
+                exercise(&damaged, &intact);
+            }
+        }
+    }
+    assert!(start.elapsed() < Duration::from_secs(120), "{:?}", start.elapsed());
+}
+
+#[test]
+fn no_debug_information() {
+    for compiler in compilers() {
+        let object = compile(compiler, "lines/main.c", &["-g0", "-Ilines/include"]);
+        assert!(DebugInfo::read(&object).expect("readable").is_none());
+    }
+}
+
+#[test]
+fn unsupported_forms_are_named() {
+    let read = |options: &[&str]| {
+        let mut all = vec!["-Ilines/include"];
+        all.extend(options);
+        DebugInfo::read(&compile("gcc", "lines/main.c", &all)).err()
+    };
+    assert!(matches!(read(&["-g", "-gz=zlib"]), Some(Error::Compressed(s)) if s.starts_with(".debug_")));
+    for options in [
+        &["-gdwarf-5", "-fdebug-types-section"][..],
+        &["-gdwarf-4", "-fdebug-types-section"],
+        &["-gdwarf-5", "-gsplit-dwarf"],
+        &["-gdwarf-4", "-gsplit-dwarf"],
+    ] {
+        assert!(matches!(read(options), Some(Error::Unsupported(_))), "{options:?}: {:?}", read(options));
+    }
+    assert!(matches!(DebugInfo::read(b"no object at all"), Err(Error::Elf(_))));
+    let program = std::fs::read(std::env::current_exe().expect("this test")).expect("its bytes");
+    assert_eq!(DebugInfo::read(&program).err(), Some(Error::NotRelocatable));
+}
