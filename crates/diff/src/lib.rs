@@ -1,1 +1,24 @@
 //! What a patch changes: correlate, compare, select and check.
+//!
+//! Bytes of objects in, a [`Patchable`] selection out. Each stage takes the value of the one before it:
+//! [`ObjectPair::parse`], [`Parts::of`], [`Correlated::of`], [`Compared::of`], [`Selection::of`],
+//! [`Patchable::check`]. Nothing here runs a program or reads a file.
+
+mod check;
+pub mod codes;
+mod compare;
+mod difference;
+mod entries;
+mod items;
+mod meaning;
+mod names;
+mod pair;
+mod select;
+
+pub use check::{Patchable, Replacement};
+pub use compare::{Compared, InitChange, Verdict};
+pub use entries::{Entries, Entry, Field, Spot};
+pub use items::{Item, ItemId, ItemKind, Items};
+pub use meaning::{Content, EntryMeaning, Fingerprint, Known, Meaning, View};
+pub use pair::{Correlated, Input, ObjectPair, Parts};
+pub use select::{Piece, PieceId, PieceKind, Reference, Replaced, Selection, Target, World};

@@ -1,0 +1,280 @@
+//! What must hold before a payload is written.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use xsplice_objects::{Class, Hypervisor};
+use xsplice_report::{Diagnostic, Place, Problems};
+
+use crate::codes;
+use crate::items::ItemKind;
+use crate::pair::Parts;
+use crate::select::{PieceId, Selection, World};
+
+/// Bytes that the jump to the new code takes (xen/arch/x86/livepatch.c, `ARCH_PATCH_INSN_SIZE`).
+const JUMP: u64 = 5;
+/// Bytes of ENDBR64, behind which the jump goes.
+const ENDBR: u64 = 4;
+
+/// A selection that may become a payload. Made here only.
+#[derive(Debug)]
+pub struct Patchable {
+    selection: Selection,
+    functions: Vec<Replacement>,
+    warnings: Problems,
+}
+
+/// A function to be replaced, with what the shipped hypervisor says of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Replacement {
+    /// Its name in the hypervisor's own table.
+    pub name: String,
+    /// The new code.
+    #[serde(skip)]
+    pub piece: PieceId,
+    /// Size of the shipped code in bytes.
+    pub old_size: u64,
+    /// Size of the new code in bytes.
+    pub new_size: u64,
+    /// The object, relative to the tree.
+    pub object: String,
+    /// Where it stands in the source.
+    #[serde(rename = "where")]
+    pub place: Place,
+    /// The first difference.
+    pub first_difference: String,
+}
+
+impl Patchable {
+    /// Checks a selection. `parts` are all touched objects that are linked into the hypervisor.
+    ///
+    /// # Errors
+    /// Everything that was found on the way and here, when any of it stops the payload.
+    pub fn check(
+        selection: Selection,
+        parts: &[Parts<'_>],
+        world: &World<'_>,
+    ) -> Result<Patchable, Problems> {
+        let mut problems = selection.problems.clone();
+        for part in parts {
+            check_layouts(part, &mut problems);
+            check_base(part, world, &mut problems);
+        }
+        let functions = check_room(&selection, world, &mut problems);
+        check_new_names(&selection, world, &mut problems);
+        problems.normalise();
+        if problems.is_harmless() {
+            Ok(Patchable { selection, functions, warnings: problems })
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// What goes into the payload.
+    pub fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    /// What it replaces, in order of names.
+    pub fn functions(&self) -> &[Replacement] {
+        &self.functions
+    }
+
+    /// What somebody should know.
+    pub fn warnings(&self) -> &Problems {
+        &self.warnings
+    }
+}
+
+fn check_layouts(parts: &Parts<'_>, problems: &mut Problems) {
+    let pair = parts.pair;
+    let (Some(before), Some(after)) = (&pair.base_debug, &pair.patched_debug) else {
+        if !pair.assembler && !pair.base.sections.is_empty() && !pair.patched.sections.is_empty() {
+            problems.push(
+                Diagnostic::new(codes::NO_DEBUG_INFO, "the object has no debug information")
+                    .at(Place::object(&pair.path).source(&pair.source, None))
+                    .why("Without it a changed structure layout would go unnoticed.")
+                    .advice("xsplice adds -g to every compile; look for an option in the build that takes it away."),
+            );
+        }
+        return;
+    };
+    for change in xsplice_dwarf::layout_changes(before, after) {
+        if change.harmless.is_some() {
+            continue;
+        }
+        let line = change.patched_line.clone().or(change.base_line.clone());
+        let mut place = Place::none();
+        if let Some((file, line)) = line {
+            place = place.source(file, Some(line));
+        }
+        problems.push(
+            Diagnostic::new(codes::LAYOUT_CHANGED, xsplice_dwarf::render(&change))
+                .at(place.symbol(change.name.clone()))
+                .why("Objects that live on the host have the old layout; new code would read and write past their fields.")
+                .advice("Keep the layout: use a hole, a separate table, or shadow data; or boot a fixed hypervisor."),
+        );
+    }
+}
+
+/// Every function of the touched objects must be in the shipped hypervisor with the same size.
+fn check_base(parts: &Parts<'_>, world: &World<'_>, problems: &mut Problems) {
+    if parts.pair.assembler {
+        return;
+    }
+    let file = parts.base.object.file.as_deref();
+    let (mut seen, mut missing, mut different) = (0, Vec::new(), Vec::new());
+    for (_, item) in parts.base.iter() {
+        if item.kind != ItemKind::Function || item.class != Class::Text || item.weak {
+            continue;
+        }
+        seen += 1;
+        let name = match file {
+            Some(file) if item.local => format!("{file}#{}", item.name),
+            _ => item.name.clone(),
+        };
+        if world.replaced.contains(&name) || world.exported.contains(&name) {
+            continue;
+        }
+        let sizes: Vec<u64> = world.hypervisor.named(&name).map(|s| s.size).collect();
+        if sizes.is_empty() {
+            missing.push(name);
+        } else if !sizes.contains(&item.size()) {
+            let size = sizes[0];
+            different.push(format!("{name} has {} bytes, shipped are {size}", item.size()));
+        }
+    }
+    let bad = missing.len() + different.len();
+    if bad == 0 {
+        return;
+    }
+    let list = |names: &[String]| names.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
+    let mut why = String::new();
+    if !different.is_empty() {
+        why.push_str(&format!("Other sizes: {}. ", list(&different)));
+    }
+    if !missing.is_empty() {
+        why.push_str(&format!("Not there: {}. ", list(&missing)));
+    }
+    why.push_str(
+        "The shipped hypervisor was built from other code, another configuration or another compiler.",
+    );
+    let what =
+        format!("{bad} of {seen} functions of the rebuilt original disagree with the shipped hypervisor");
+    problems.push(
+        Diagnostic::new(codes::BASE_MISMATCH, what)
+            .at(Place::object(&parts.pair.path).source(&parts.pair.source, None))
+            .why(why)
+            .advice("Give the xen-syms, the tree and the configuration of one and the same build, and its compiler."),
+    );
+}
+
+fn check_room(selection: &Selection, world: &World<'_>, problems: &mut Problems) -> Vec<Replacement> {
+    let mut functions = Vec::new();
+    let mut by_address: BTreeMap<u64, String> = BTreeMap::new();
+    for replaced in &selection.replaced {
+        let place = replaced.place.clone();
+        let mut named: Vec<_> = world.hypervisor.named(&replaced.name).collect();
+        named.dedup_by_key(|s| s.address);
+        let [shipped] = named[..] else {
+            let (code, what) = if named.is_empty() {
+                (
+                    codes::NOT_IN_HYPERVISOR,
+                    format!(
+                        "{} is to be replaced, but the shipped hypervisor does not have it",
+                        replaced.name
+                    ),
+                )
+            } else {
+                (
+                    codes::AMBIGUOUS_NAME,
+                    format!(
+                        "{} is to be replaced, but the hypervisor has it {} times",
+                        replaced.name,
+                        named.len()
+                    ),
+                )
+            };
+            problems.push(
+                Diagnostic::new(code, what)
+                    .at(place)
+                    .why("The host could replace the wrong function, or none.")
+                    .advice(
+                        "Give the symbol file of the running hypervisor, built with ENFORCE_UNIQUE_SYMBOLS.",
+                    ),
+            );
+            continue;
+        };
+        if world.hypervisor.is_init(shipped.address) {
+            problems.push(
+                Diagnostic::new(
+                    codes::INIT_REFERENCE,
+                    format!("{} is in the part that is freed after boot", replaced.name),
+                )
+                .at(place)
+                .why("Patching it would overwrite memory that now belongs to somebody else.")
+                .advice("Leave this part for the next boot."),
+            );
+            continue;
+        }
+        if let Some(other) = by_address.insert(shipped.address, replaced.name.clone()) {
+            problems.push(
+                Diagnostic::new(
+                    codes::AMBIGUOUS_NAME,
+                    format!("{} and {other} are one function in the hypervisor", replaced.name),
+                )
+                .at(place.clone())
+                .why("Two entries for one address leave a jump behind when the payload is reverted.")
+                .advice("Please report the two functions."),
+            );
+        }
+        let need = JUMP + if starts_with_endbr(world.hypervisor, shipped.address) { ENDBR } else { 0 };
+        if shipped.size < need {
+            problems.push(
+                Diagnostic::new(
+                    codes::NO_ROOM,
+                    format!("{} has {} bytes, and the jump needs {need}", replaced.name, shipped.size),
+                )
+                .at(place)
+                .why("The jump would overwrite what follows the function.")
+                .advice("Change its callers instead, so that they do not call it any more."),
+            );
+            continue;
+        }
+        functions.push(Replacement {
+            name: replaced.name.clone(),
+            piece: replaced.piece,
+            old_size: shipped.size,
+            new_size: selection.pieces[replaced.piece.0].bytes.len() as u64,
+            object: replaced.object.clone(),
+            place: replaced.place.clone(),
+            first_difference: replaced.first_difference.clone(),
+        });
+    }
+    functions
+}
+
+/// ENDBR64, or the form that Xen puts in its place where an indirect call must not land.
+fn starts_with_endbr(hypervisor: &Hypervisor, address: u64) -> bool {
+    matches!(hypervisor.bytes(address, 4), Some([0xf3, 0x0f, 0x1e, 0xfa] | [0x66, 0x0f, 0x1f, 0x01]))
+}
+
+/// The loader refuses a payload that brings a name which is there already.
+fn check_new_names(selection: &Selection, world: &World<'_>, problems: &mut Problems) {
+    let replaced: Vec<PieceId> = selection.replaced.iter().map(|r| r.piece).collect();
+    for (index, piece) in selection.pieces.iter().enumerate() {
+        let Some(symbol) = &piece.symbol else { continue };
+        if replaced.contains(&PieceId(index)) || !piece.global || !world.has(symbol) {
+            continue;
+        }
+        problems.push(
+            Diagnostic::new(
+                codes::NAME_TAKEN,
+                format!("{symbol} is new here, but the hypervisor has that name already"),
+            )
+            .at(Place::object(&piece.object).symbol(&piece.label))
+            .why("The host would refuse the payload: duplicate new symbol.")
+            .advice("Choose another name in the patch."),
+        );
+    }
+}

@@ -1,0 +1,405 @@
+//! What changed: every function and every piece of data of a pair, and every section that holds neither.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use xsplice_objects::{Class, Special};
+use xsplice_report::{Diagnostic, Place, Problems};
+
+use crate::codes;
+use crate::difference;
+use crate::items::{Item, ItemId, ItemKind};
+use crate::meaning::{EntryMeaning, Fingerprint, Known, Meaning};
+use crate::pair::Correlated;
+
+/// What became of a function that runs after boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its meaning is the same.
+    Same,
+    /// Its meaning differs; the first difference, for people.
+    Changed(String),
+    /// The original has none that corresponds.
+    New,
+}
+
+/// A change that has no effect on a running host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct InitChange {
+    /// The object, relative to the tree.
+    pub object: String,
+    /// The function or data.
+    pub name: String,
+    /// What changed.
+    pub what: String,
+}
+
+/// A pair whose changes are known.
+pub struct Compared<'p> {
+    /// How the items correspond.
+    pub correlated: Correlated<'p>,
+    /// By head of function in the patched object.
+    pub functions: BTreeMap<ItemId, Verdict>,
+    /// Changed read-only data of the patched object whose users all are in it: comes along as a new copy.
+    pub new_copies: BTreeSet<ItemId>,
+    /// Functions of the original that the patched object does not have.
+    pub removed: Vec<String>,
+    /// Changes that wait for the next boot.
+    pub init: Vec<InitChange>,
+    /// What changed and cannot be patched.
+    pub problems: Problems,
+}
+
+impl<'p> Compared<'p> {
+    /// Compares both sides of a pair.
+    pub fn of(mut correlated: Correlated<'p>) -> Compared<'p> {
+        let problems = std::mem::take(&mut correlated.problems);
+        let mut compared = Compared {
+            correlated,
+            functions: BTreeMap::new(),
+            new_copies: BTreeSet::new(),
+            removed: Vec::new(),
+            init: Vec::new(),
+            problems,
+        };
+        if compared.correlated.parts.pair.assembler {
+            compared.compare_assembler();
+        } else {
+            compared.compare_data();
+            compared.compare_functions();
+            compared.compare_orphans();
+        }
+        compared.compare_unknown();
+        compared.init.sort();
+        compared.problems.normalise();
+        compared
+    }
+
+    /// Whether any function is changed or new.
+    pub fn has_changed_code(&self) -> bool {
+        self.functions.values().any(|verdict| *verdict != Verdict::Same)
+    }
+
+    /// Changed read-only data makes its users differ, and they may be read-only data themselves: to a fixpoint.
+    fn compare_data(&mut self) {
+        loop {
+            let changed = self.changed_read_only();
+            if changed.is_empty() {
+                break;
+            }
+            for id in changed {
+                let name = self.correlated.parts.patched.get(id).name.clone();
+                self.correlated.patched.rename(id, Known::New(name));
+                self.new_copies.insert(id);
+            }
+        }
+        let parts = self.correlated.parts;
+        for (id, item) in parts.patched.iter() {
+            if item.kind == ItemKind::Function || self.new_copies.contains(&id) {
+                continue;
+            }
+            match self.correlated.counterpart[id.0] {
+                Some(base) => self.compare_datum(base, id),
+                None => self.new_datum(id),
+            }
+        }
+    }
+
+    fn changed_read_only(&self) -> Vec<ItemId> {
+        let parts = self.correlated.parts;
+        let movable = |id: &ItemId, item: &Item| {
+            item.kind == ItemKind::Data
+                && item.local
+                && item.class == Class::ReadOnly
+                && !self.new_copies.contains(id)
+                && *self.correlated.patched.known(*id) != Known::Content
+        };
+        let differs = |id: ItemId| match self.correlated.counterpart[id.0] {
+            Some(base) => self.correlated.base.data(base, None) != self.correlated.patched.data(id, None),
+            None => false,
+        };
+        parts
+            .patched
+            .iter()
+            .filter(|(id, item)| movable(id, item) && differs(*id))
+            .map(|(id, _)| id)
+            .collect()
+    }
+
+    fn compare_datum(&mut self, base_id: ItemId, id: ItemId) {
+        let parts = self.correlated.parts;
+        let (base, item) = (parts.base.get(base_id), parts.patched.get(id));
+        let before = self.correlated.base.data(base_id, None);
+        let after = self.correlated.patched.data(id, None);
+        if before == after && base.class == item.class {
+            return;
+        }
+        let what = difference::of_data(&before, &after);
+        if item.class.is_init() {
+            if before != after {
+                self.note_init(&item.name, &what);
+            }
+            return;
+        }
+        if before == after && !matches!((base.class, item.class), (Class::ReadOnly, _) | (_, Class::ReadOnly))
+        {
+            return;
+        }
+        let place = parts.pair.place(&item.name).section(&parts.patched.object.section(item.section).name);
+        self.problems.push(match item.class {
+            Class::PerCpu => Diagnostic::new(
+                codes::DATA_CHANGED,
+                format!("per-CPU variable {} changed: {what}", item.name),
+            )
+            .at(place)
+            .why("Every CPU's copy was laid out at boot; new code would reach past it.")
+            .advice("Keep the variable as it is, and hold what is new elsewhere."),
+            Class::ReadOnly => Diagnostic::new(
+                codes::RODATA_CHANGED,
+                format!("read-only data {} changed: {what}", item.name),
+            )
+            .at(place)
+            .why("Other objects use the hypervisor's copy, which a payload cannot replace.")
+            .advice(
+                "Change the code that reads it instead, or wait for a release that replaces all its users.",
+            ),
+            Class::BootArray => Diagnostic::new(
+                codes::BOOT_COLLECTED,
+                format!("entry {} of a boot-time array changed: {what}", item.name),
+            )
+            .at(place)
+            .why("The array was walked when the host booted, and is not walked again.")
+            .advice("Reach the same end in code that runs later."),
+            _ => Diagnostic::new(
+                codes::DATA_CHANGED,
+                format!("initialised data {} changed: {what}", item.name),
+            )
+            .at(place)
+            .why("The host's copy holds live values since boot; a payload does not set it anew.")
+            .advice("Set the new value from a load hook, or make the code use a new variable."),
+        });
+    }
+
+    fn new_datum(&mut self, id: ItemId) {
+        let parts = self.correlated.parts;
+        let item = parts.patched.get(id);
+        let section = &parts.patched.object.section(item.section).name;
+        let boot_array = item.class == Class::BootArray
+            || section == ".init.setup"
+            || section.starts_with(".initcall") && item.kind == ItemKind::Data;
+        let place = parts.pair.place(&item.name).section(section);
+        if boot_array && item.kind == ItemKind::Data {
+            self.problems.push(
+                Diagnostic::new(
+                    codes::BOOT_COLLECTED,
+                    format!("{} is new in an array that boot collects", item.name),
+                )
+                .at(place)
+                .why("The array was walked when the host booted: the new entry would never be seen.")
+                .advice("Reach the same end in code that runs later, or leave this part for the next boot."),
+            );
+        } else if item.class == Class::PerCpu && item.kind == ItemKind::Data {
+            self.problems.push(
+                Diagnostic::new(codes::NEW_PERCPU, format!("{} is a new per-CPU variable", item.name))
+                    .at(place)
+                    .why("A payload's data has no copy for each CPU: every access would hit foreign memory.")
+                    .advice("Use an array indexed by CPU number, or shadow data."),
+            );
+        } else if item.class.is_init() && item.kind == ItemKind::Data {
+            self.note_init(&item.name, "new");
+        }
+    }
+
+    fn note_init(&mut self, name: &str, what: &str) {
+        let object = self.correlated.parts.pair.path.clone();
+        self.init.push(InitChange { object, name: name.to_owned(), what: what.to_owned() });
+    }
+
+    fn compare_functions(&mut self) {
+        let parts = self.correlated.parts;
+        for (id, item) in parts.patched.iter() {
+            if item.kind != ItemKind::Function || item.unit.is_some() {
+                continue;
+            }
+            let verdict = match self.correlated.counterpart[id.0] {
+                Some(base) => {
+                    let before = self.base_fingerprint(base);
+                    let after = self.patched_fingerprint(id);
+                    if before == after {
+                        Verdict::Same
+                    } else {
+                        Verdict::Changed(difference::of_functions(&before, &after))
+                    }
+                }
+                None => Verdict::New,
+            };
+            if item.class == Class::Text {
+                self.functions.insert(id, verdict);
+                continue;
+            }
+            match verdict {
+                Verdict::Same => {}
+                Verdict::Changed(what) => self.note_init(&item.name, &what),
+                Verdict::New => self.note_init(&item.name, "new"),
+            }
+        }
+        let kept: BTreeSet<ItemId> = self.correlated.counterpart.iter().flatten().copied().collect();
+        for (id, item) in parts.base.iter() {
+            if item.kind == ItemKind::Function && item.unit.is_none() && !kept.contains(&id) {
+                if item.class == Class::Text {
+                    self.removed.push(item.name.clone());
+                } else {
+                    self.note_init(&item.name, "removed");
+                }
+            }
+        }
+    }
+
+    fn base_fingerprint(&self, head: ItemId) -> Fingerprint {
+        self.correlated.base.fingerprint(head, &self.correlated.parts.base_entries.by_item)
+    }
+
+    fn patched_fingerprint(&self, head: ItemId) -> Fingerprint {
+        self.correlated.patched.fingerprint(head, &self.correlated.parts.patched_entries.by_item)
+    }
+
+    fn compare_orphans(&mut self) {
+        let parts = self.correlated.parts;
+        let meanings = |view: &crate::meaning::View<'_>, entries: &[crate::entries::Entry]| {
+            let mut all: Vec<EntryMeaning> = entries.iter().map(|entry| view.entry(entry, None)).collect();
+            all.sort();
+            all
+        };
+        let before = meanings(&self.correlated.base, &parts.base_entries.orphans);
+        let after = meanings(&self.correlated.patched, &parts.patched_entries.orphans);
+        if before != after {
+            let table = parts.patched_entries.orphans.first().or(parts.base_entries.orphans.first());
+            let section = table.map_or(String::new(), |entry| format!("{:?}", entry.table));
+            self.problems.push(
+                Diagnostic::new(
+                    codes::ORPHAN_ENTRY,
+                    "special-section entries that belong to no function changed",
+                )
+                .at(Place::object(&parts.pair.path).section(section))
+                .why("They describe replacement or fixup code, and which function needs them cannot be told.")
+                .advice("Please report the patch; leave out the change of that inline assembler for now."),
+            );
+        }
+    }
+
+    /// Sections that are in memory but neither code nor data that is understood, hooks among them.
+    fn compare_unknown(&mut self) {
+        let parts = self.correlated.parts;
+        for (_, section) in parts.patched.object.sections() {
+            let hook =
+                section.class == Class::Special(Special::Hook) || section.name.starts_with(".livepatch.");
+            if hook && section.size > 0 {
+                self.problems.push(
+                    Diagnostic::new(codes::HOOKS_UNSUPPORTED, "the patch adds livepatch hooks")
+                        .at(Place::object(&parts.pair.path)
+                            .source(&parts.pair.source, None)
+                            .section(&section.name))
+                        .why("This release does not put hooks into a payload.")
+                        .advice("Leave the hooks out, or wait for the release that supports them."),
+                );
+            }
+        }
+        for (side, other, new) in [(&parts.patched, &parts.base, true), (&parts.base, &parts.patched, false)]
+        {
+            for (id, section) in side.object.sections() {
+                if section.class != Class::Unknown
+                    || section.size == 0
+                    || section.name.starts_with(".livepatch.")
+                {
+                    continue;
+                }
+                let same = other.object.sections().any(|(other_id, o)| {
+                    o.name == section.name && self.raw(other, other_id) == self.raw(side, id)
+                });
+                if !same && (new || !parts.patched.object.sections.iter().any(|s| s.name == section.name)) {
+                    self.problems.push(
+                        Diagnostic::new(codes::UNKNOWN_SECTION, format!("section {} changed and is not understood", section.name))
+                            .at(Place::object(&parts.pair.path).source(&parts.pair.source, None).section(&section.name))
+                            .why("It is in memory at run time, and what it does to the host is not known here.")
+                            .advice("Leave that part of the patch out, or report the section so that it can be supported."),
+                    );
+                }
+            }
+        }
+    }
+
+    fn raw(
+        &self,
+        items: &crate::items::Items<'_>,
+        id: xsplice_objects::SectionId,
+    ) -> (Vec<u8>, Vec<(u64, xsplice_objects::RelocKind, Meaning)>) {
+        let base = std::ptr::eq(items.object, self.correlated.parts.base.object);
+        let view = if base { &self.correlated.base } else { &self.correlated.patched };
+        let section = items.object.section(id);
+        let references = section
+            .relocations
+            .iter()
+            .map(|r| (r.offset, r.kind, view.meaning(view.spot(r, 0), None)))
+            .collect();
+        (section.data.clone(), references)
+    }
+
+    /// Assembler code is compared section by section: labels have no sizes, and code falls through from one to
+    /// the next.
+    fn compare_assembler(&mut self) {
+        let parts = self.correlated.parts;
+        let names: BTreeSet<(String, Class)> = [parts.base.object, parts.patched.object]
+            .into_iter()
+            .flat_map(|object| {
+                object.sections.iter().filter(|s| s.size > 0).map(|s| (s.name.clone(), s.class))
+            })
+            .filter(|(_, class)| !matches!(class, Class::Ignored | Class::Tables | Class::Unknown))
+            .collect();
+        for (name, class) in names {
+            let find = |items: &crate::items::Items<'_>| {
+                let found = items.object.sections().find(|(_, s)| s.name == name && s.class == class);
+                found.map(|(id, section)| (self.raw(items, id), section.size))
+            };
+            if find(&parts.base) == find(&parts.patched) {
+                continue;
+            }
+            if class.is_init() {
+                self.note_init(&name, "assembler code or data of boot changed");
+                continue;
+            }
+            let labels = self.labels_near_change(&name);
+            self.problems.push(
+                Diagnostic::new(
+                    codes::ASSEMBLER_CHANGED,
+                    format!("assembler code in section {name} changed"),
+                )
+                .at(Place::object(&parts.pair.path).source(&parts.pair.source, None).section(&name))
+                .why(format!("Labels say neither where a function ends nor who falls into it{labels}."))
+                .advice("Change the C code that calls it instead, or boot a fixed hypervisor."),
+            );
+        }
+    }
+
+    fn labels_near_change(&self, section: &str) -> String {
+        let parts = self.correlated.parts;
+        let list = |items: &crate::items::Items<'_>| -> BTreeMap<String, Vec<u8>> {
+            items
+                .iter()
+                .filter(|(_, item)| {
+                    items.object.section(item.section).name == section && item.kind != ItemKind::Blob
+                })
+                .map(|(_, item)| {
+                    let bytes = items.object.section(item.section).bytes(item.start, item.end).into_owned();
+                    (item.name.clone(), bytes)
+                })
+                .collect()
+        };
+        let (before, after) = (list(&parts.base), list(&parts.patched));
+        let changed: Vec<&str> = after
+            .iter()
+            .filter(|(name, bytes)| before.get(*name) != Some(bytes))
+            .map(|(n, _)| n.as_str())
+            .collect();
+        if changed.is_empty() { String::new() } else { format!("; changed labels: {}", changed.join(", ")) }
+    }
+}

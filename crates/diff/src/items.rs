@@ -1,0 +1,218 @@
+//! An object taken apart into what has a meaning of its own: functions, data, and the rest in between.
+
+use std::collections::BTreeMap;
+
+use xsplice_objects::{Class, Home, Object, SectionId, SymbolKind};
+
+use crate::names;
+
+/// Index of an item in its object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ItemId(pub usize);
+
+/// What an item is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ItemKind {
+    /// Code with a name.
+    Function,
+    /// Data with a name.
+    Data,
+    /// Bytes without a name: jump tables, constants, padding.
+    Blob,
+}
+
+/// A function, a data object, or bytes without a name.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// Its first symbol's name; for a blob the section's.
+    pub name: String,
+    /// Other names at the same place.
+    pub aliases: Vec<String>,
+    /// What it is.
+    pub kind: ItemKind,
+    /// Whether its name is local to the object.
+    pub local: bool,
+    /// Whether all its names are weak.
+    pub weak: bool,
+    /// The section that holds it.
+    pub section: SectionId,
+    /// What that section is for.
+    pub class: Class,
+    /// Bytes from the start of the section.
+    pub start: u64,
+    /// Bytes from the start of the section, one past the last.
+    pub end: u64,
+    /// For a fragment that only its function jumps to: that function.
+    pub unit: Option<ItemId>,
+}
+
+impl Item {
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.end - self.start
+    }
+}
+
+/// The items of an object.
+#[derive(Debug)]
+pub struct Items<'o> {
+    /// The object.
+    pub object: &'o Object,
+    items: Vec<Item>,
+    by_section: BTreeMap<SectionId, Vec<ItemId>>,
+}
+
+impl<'o> Items<'o> {
+    /// Takes an object apart.
+    pub fn of(object: &'o Object) -> Items<'o> {
+        let mut items = Items { object, items: Vec::new(), by_section: BTreeMap::new() };
+        for (id, section) in object.sections() {
+            let divided = matches!(
+                section.class,
+                Class::Text
+                    | Class::InitText
+                    | Class::InitData
+                    | Class::ReadOnly
+                    | Class::Data
+                    | Class::Bss
+                    | Class::PerCpu
+                    | Class::BootArray
+                    | Class::Unknown
+            );
+            if divided && section.size > 0 {
+                items.divide(id);
+            }
+        }
+        items.join_fragments();
+        items
+    }
+
+    /// An item by its index.
+    pub fn get(&self, id: ItemId) -> &Item {
+        &self.items[id.0]
+    }
+
+    /// All items with their indexes.
+    pub fn iter(&self) -> impl Iterator<Item = (ItemId, &Item)> {
+        self.items.iter().enumerate().map(|(index, item)| (ItemId(index), item))
+    }
+
+    /// The item at an offset of a section, and the distance in bytes from its start. An offset right at the end
+    /// of the section's last item is that item's end; one in front of the section is before its first item.
+    pub fn at(&self, section: SectionId, offset: i64) -> Option<(ItemId, i64)> {
+        let ids = self.by_section.get(&section)?;
+        let start = |id: &ItemId| self.get(*id).start.cast_signed();
+        let after = ids.partition_point(|id| start(id) <= offset);
+        let id = *ids.get(after.saturating_sub(1))?;
+        Some((id, offset - start(&id)))
+    }
+
+    /// The head of the unit that an item belongs to: a `.cold` fragment's function, or the item itself.
+    pub fn head(&self, id: ItemId) -> ItemId {
+        self.get(id).unit.unwrap_or(id)
+    }
+
+    /// All fragments of a unit, the head first.
+    pub fn fragments(&self, head: ItemId) -> Vec<ItemId> {
+        let rest = self.iter().filter(|(_, item)| item.unit == Some(head)).map(|(id, _)| id);
+        std::iter::once(head).chain(rest).collect()
+    }
+
+    fn divide(&mut self, id: SectionId) {
+        let section = self.object.section(id);
+        let mut marks: BTreeMap<u64, Vec<&xsplice_objects::Symbol>> = BTreeMap::new();
+        for (_, symbol) in self.object.symbols() {
+            let named =
+                !matches!(symbol.kind, SymbolKind::Section | SymbolKind::File) && !symbol.name.is_empty();
+            if symbol.home == Home::Section(id) && named && symbol.value < section.size {
+                marks.entry(symbol.value).or_default().push(symbol);
+            }
+        }
+        let starts: Vec<u64> = marks.keys().copied().collect();
+        let mut ids = Vec::new();
+        let mut covered = 0;
+        for (index, (&start, symbols)) in marks.iter().enumerate() {
+            if start < covered {
+                // A name inside something that is already covered, such as an entry point: an alias of nothing.
+                continue;
+            }
+            let next = starts.get(index + 1).copied().unwrap_or(section.size);
+            let size = symbols.iter().map(|s| s.size).max().unwrap_or(0);
+            let end = if size == 0 { next } else { (start + size).min(section.size) };
+            self.gap(&mut ids, id, covered, start);
+            ids.push(self.named(id, start, end, symbols));
+            covered = end;
+        }
+        self.gap(&mut ids, id, covered, section.size);
+        self.by_section.insert(id, ids);
+    }
+
+    fn named(&mut self, id: SectionId, start: u64, end: u64, symbols: &[&xsplice_objects::Symbol]) -> ItemId {
+        let section = self.object.section(id);
+        // A global name identifies best; among equals the first in the alphabet, so that order never matters.
+        let mut symbols = symbols.to_vec();
+        symbols.sort_by_key(|s| (s.local, s.weak, s.size == 0, s.name.as_str()));
+        let executable = matches!(section.class, Class::Text | Class::InitText)
+            || symbols.iter().any(|s| s.kind == SymbolKind::Function);
+        self.items.push(Item {
+            name: symbols[0].name.clone(),
+            aliases: symbols[1..].iter().map(|s| s.name.clone()).collect(),
+            kind: if executable { ItemKind::Function } else { ItemKind::Data },
+            local: symbols[0].local,
+            weak: symbols.iter().all(|s| s.weak),
+            section: id,
+            class: section.class,
+            start,
+            end,
+            unit: None,
+        });
+        ItemId(self.items.len() - 1)
+    }
+
+    fn gap(&mut self, ids: &mut Vec<ItemId>, id: SectionId, start: u64, end: u64) {
+        let section = self.object.section(id);
+        if start >= end {
+            return;
+        }
+        let bytes = section.bytes(start, end);
+        let padding = section.relocations_in(start, end).is_empty()
+            && end - start < section.align.max(64)
+            && (bytes.iter().all(|&b| b == 0) || section.class == Class::Text && is_code_padding(&bytes));
+        if padding && !ids.is_empty() {
+            return;
+        }
+        self.items.push(Item {
+            name: section.name.clone(),
+            aliases: Vec::new(),
+            kind: ItemKind::Blob,
+            local: true,
+            weak: false,
+            section: id,
+            class: section.class,
+            start,
+            end,
+            unit: None,
+        });
+        ids.push(ItemId(self.items.len() - 1));
+    }
+
+    fn join_fragments(&mut self) {
+        let functions: BTreeMap<String, ItemId> = self
+            .iter()
+            .filter(|(_, item)| item.kind == ItemKind::Function)
+            .map(|(id, item)| (item.name.clone(), id))
+            .collect();
+        for item in &mut self.items {
+            if item.kind == ItemKind::Function && item.local {
+                item.unit = names::cold_of(&item.name).and_then(|root| functions.get(root).copied());
+            }
+        }
+    }
+}
+
+/// What assemblers put between functions: NOPs of every length, INT3, and zeroes.
+fn is_code_padding(bytes: &[u8]) -> bool {
+    use iced_x86::{Code, Decoder, DecoderOptions, Mnemonic};
+    let decoder = Decoder::new(64, bytes, DecoderOptions::NONE);
+    decoder.into_iter().all(|i| i.code() == Code::Int3 || matches!(i.mnemonic(), Mnemonic::Nop))
+}

@@ -1,0 +1,348 @@
+//! One source's objects before and after the patch, and how their items correspond.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use xsplice_dwarf::DebugInfo;
+use xsplice_objects::{Class, Object};
+use xsplice_report::{Diagnostic, Place, Problems};
+
+use crate::codes::{AMBIGUOUS_DATA, NO_DEBUG_INFO};
+use crate::entries::Entries;
+use crate::items::{Item, ItemId, ItemKind, Items};
+use crate::meaning::{Known, View};
+use crate::names;
+
+/// The bytes of an object before and after the patch.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'b> {
+    /// Path of the object relative to the tree.
+    pub path: &'b str,
+    /// Path of its source relative to the tree.
+    pub source: &'b str,
+    /// Whether the source is assembler.
+    pub assembler: bool,
+    /// `None` where the patch brings the source.
+    pub base: Option<&'b [u8]>,
+    /// `None` where the patch removes the source.
+    pub patched: Option<&'b [u8]>,
+}
+
+/// A pair of parsed objects.
+#[derive(Debug)]
+pub struct ObjectPair {
+    /// Path of the object relative to the tree.
+    pub path: String,
+    /// Path of its source relative to the tree.
+    pub source: String,
+    /// Whether the source is assembler.
+    pub assembler: bool,
+    /// Before the patch; empty where the patch brings the source.
+    pub base: Object,
+    /// After the patch; empty where the patch removes the source.
+    pub patched: Object,
+    /// Debug information before the patch.
+    pub base_debug: Option<DebugInfo>,
+    /// Debug information after the patch.
+    pub patched_debug: Option<DebugInfo>,
+}
+
+impl ObjectPair {
+    /// Parses both sides.
+    ///
+    /// # Errors
+    /// When one of them cannot be read or uses what is not understood; everything found is reported.
+    pub fn parse(input: Input<'_>) -> Result<ObjectPair, Problems> {
+        let empty =
+            || Object { path: input.path.into(), sections: Vec::new(), symbols: Vec::new(), file: None };
+        let object =
+            |bytes: Option<&[u8]>| bytes.map_or_else(|| Ok(empty()), |b| Object::parse(input.path, b));
+        let debug = |bytes: Option<&[u8]>| match bytes {
+            Some(bytes) => DebugInfo::read(bytes).map_err(|error| {
+                Problems::from(
+                    Diagnostic::new(NO_DEBUG_INFO, format!("the debug information cannot be read: {error}"))
+                        .at(Place::object(input.path))
+                        .why("Without it a changed structure layout would go unnoticed.")
+                        .advice("Check the build's log; xsplice adds -g to every compile by itself."),
+                )
+            }),
+            None => Ok(None),
+        };
+        let mut problems = Problems::new();
+        let mut keep = |problem: Problems| problems.extend(problem);
+        let base = object(input.base).map_err(&mut keep).ok();
+        let patched = object(input.patched).map_err(&mut keep).ok();
+        let base_debug = debug(input.base).map_err(&mut keep).ok();
+        let patched_debug = debug(input.patched).map_err(&mut keep).ok();
+        match (base, patched, base_debug, patched_debug) {
+            (Some(base), Some(patched), Some(base_debug), Some(patched_debug)) => Ok(ObjectPair {
+                path: input.path.into(),
+                source: input.source.into(),
+                assembler: input.assembler,
+                base,
+                patched,
+                base_debug,
+                patched_debug,
+            }),
+            _ => Err(problems),
+        }
+    }
+
+    /// The line where a function or variable stands in the patched source, else in the original.
+    pub fn line_of(&self, name: &str) -> Option<(String, u32)> {
+        let name = names::cold_of(name).unwrap_or(name);
+        let name = name.split('.').next().unwrap_or(name);
+        [&self.patched_debug, &self.base_debug]
+            .into_iter()
+            .flatten()
+            .find_map(|debug| debug.function_line(name).or_else(|| debug.variable_line(name)))
+    }
+
+    /// A place that names a symbol of this pair with its source line.
+    pub fn place(&self, name: &str) -> Place {
+        let place = Place::object(&self.path).symbol(name);
+        match self.line_of(name) {
+            Some((file, line)) => place.source(file, Some(line)),
+            None => place.source(&self.source, None),
+        }
+    }
+}
+
+/// A pair taken apart.
+pub struct Parts<'p> {
+    /// The pair.
+    pub pair: &'p ObjectPair,
+    /// Items before the patch.
+    pub base: Items<'p>,
+    /// Items after the patch.
+    pub patched: Items<'p>,
+    /// Special-section entries before the patch.
+    pub base_entries: Entries,
+    /// Special-section entries after the patch.
+    pub patched_entries: Entries,
+}
+
+impl<'p> Parts<'p> {
+    /// Takes both sides apart.
+    ///
+    /// # Errors
+    /// When a special section has an unknown form.
+    pub fn of(pair: &'p ObjectPair) -> Result<Parts<'p>, Problems> {
+        let base = Items::of(&pair.base);
+        let patched = Items::of(&pair.patched);
+        let base_entries = Entries::of(&base)?;
+        let patched_entries = Entries::of(&patched)?;
+        Ok(Parts { pair, base, patched, base_entries, patched_entries })
+    }
+}
+
+/// How the items of a pair correspond: total, since what has no counterpart is named as such.
+pub struct Correlated<'p> {
+    /// The parts.
+    pub parts: &'p Parts<'p>,
+    /// The original object's view.
+    pub base: View<'p>,
+    /// The patched object's view, which speaks of corresponding items as the original does.
+    pub patched: View<'p>,
+    /// For each patched item its counterpart in the original.
+    pub counterpart: Vec<Option<ItemId>>,
+    /// Variables for which several counterparts are possible.
+    pub problems: Problems,
+}
+
+impl<'p> Correlated<'p> {
+    /// Finds the counterpart of every patched item.
+    pub fn of(parts: &'p Parts<'p>) -> Correlated<'p> {
+        let mut correlated = Correlated {
+            parts,
+            base: View::plain(&parts.base),
+            patched: View::plain(&parts.patched),
+            counterpart: vec![None; parts.patched.iter().count()],
+            problems: Problems::new(),
+        };
+        correlated.match_by_name();
+        correlated.match_numbered();
+        correlated.rename();
+        correlated
+    }
+
+    fn match_by_name(&mut self) {
+        let by_name = index(&self.parts.base);
+        for (id, item) in self.parts.patched.iter() {
+            if item.kind == ItemKind::Blob || is_counted_data(item) {
+                continue;
+            }
+            let names = std::iter::once(&item.name).chain(&item.aliases);
+            self.counterpart[id.0] = names
+                .filter_map(|name| by_name.get(name.as_str()))
+                .find_map(|ids| ids.iter().find(|&&base| same_sort(self.parts.base.get(base), item)))
+                .copied();
+        }
+    }
+
+    /// Items whose names the compiler counts. For functions any choice is sound, since callers that use another
+    /// one count as changed; for variables a wrong choice would give code another variable.
+    fn match_numbered(&mut self) {
+        let taken: BTreeSet<ItemId> = self.counterpart.iter().flatten().copied().collect();
+        let mut groups: BTreeMap<(String, ItemKind), (Vec<ItemId>, Vec<ItemId>)> = BTreeMap::new();
+        let key = |item: &Item| (names::unnumbered(&item.name).to_owned(), item.kind);
+        for (id, item) in self.parts.base.iter() {
+            if names::is_numbered(&item.name) && item.local && !taken.contains(&id) {
+                groups.entry(key(item)).or_default().0.push(id);
+            }
+        }
+        for (id, item) in self.parts.patched.iter() {
+            if names::is_numbered(&item.name) && item.local && self.counterpart[id.0].is_none() {
+                groups.entry(key(item)).or_default().1.push(id);
+            }
+        }
+        let base_users = users(&self.parts.base);
+        let patched_users = users(&self.parts.patched);
+        for ((name, kind), (base, patched)) in groups {
+            if kind == ItemKind::Function {
+                if let ([b], [p]) = (&base[..], &patched[..]) {
+                    self.counterpart[p.0] = Some(*b);
+                }
+                continue;
+            }
+            self.match_group(&name, base, patched, &base_users, &patched_users);
+        }
+    }
+
+    fn match_group(
+        &mut self,
+        name: &str,
+        mut base: Vec<ItemId>,
+        mut patched: Vec<ItemId>,
+        bu: &Users,
+        pu: &Users,
+    ) {
+        if let ([b], [p]) = (&base[..], &patched[..])
+            && same_sort(self.parts.base.get(*b), self.parts.patched.get(*p))
+            && (shares_user(bu.get(b), pu.get(p)) || bu.get(b).is_none())
+        {
+            self.counterpart[p.0] = Some(*b);
+            return;
+        }
+        type Test = fn(&Item, &Item, Option<&BTreeSet<String>>, Option<&BTreeSet<String>>) -> bool;
+        let tests: [Test; 3] = [
+            |b, p, bu, pu| b.size() == p.size() && b.class == p.class && bu == pu,
+            |b, p, bu, pu| b.size() == p.size() && b.class == p.class && shares_user(bu, pu),
+            |b, p, bu, pu| same_sort(b, p) && shares_user(bu, pu),
+        ];
+        for test in tests {
+            let fits = |b: &ItemId, p: &ItemId| {
+                test(self.parts.base.get(*b), self.parts.patched.get(*p), bu.get(b), pu.get(p))
+            };
+            let sure: Vec<(ItemId, ItemId)> = patched
+                .iter()
+                .filter_map(|p| {
+                    let mut found = base.iter().filter(|b| fits(b, p));
+                    let b = found.next()?;
+                    let only =
+                        found.next().is_none() && patched.iter().filter(|other| fits(b, other)).count() == 1;
+                    only.then_some((*b, *p))
+                })
+                .collect();
+            for (b, p) in sure {
+                self.counterpart[p.0] = Some(b);
+                base.retain(|&other| other != b);
+                patched.retain(|&other| other != p);
+            }
+        }
+        // Left over on both sides, and some function uses both: which is which cannot be told.
+        for p in patched {
+            let rivals: Vec<&str> = base
+                .iter()
+                .filter(|b| shares_user(bu.get(b), pu.get(&p)))
+                .map(|b| self.parts.base.get(*b).name.as_str())
+                .collect();
+            if !rivals.is_empty() && self.parts.patched.get(p).class != Class::ReadOnly {
+                let what = format!("{name}: which variable of the original this is cannot be told");
+                self.problems.push(
+                    Diagnostic::new(AMBIGUOUS_DATA, what)
+                        .at(self.parts.pair.place(&self.parts.patched.get(p).name))
+                        .why(format!("Candidates are {}.", rivals.join(", ")))
+                        .advice("Give the static variables of that function different names in the patch."),
+                );
+            }
+        }
+    }
+
+    fn rename(&mut self) {
+        for (id, item) in self.parts.patched.iter() {
+            if *self.patched.known(id) == Known::Content {
+                continue;
+            }
+            let known = match self.counterpart[id.0] {
+                Some(base) => self.base.known(base).clone(),
+                // A new global keeps its name: other objects refer to it by that.
+                None if !item.local => continue,
+                None => Known::New(item.name.clone()),
+            };
+            self.patched.rename(id, known);
+        }
+    }
+}
+
+fn index<'i>(items: &'i Items<'_>) -> BTreeMap<&'i str, Vec<ItemId>> {
+    let mut index: BTreeMap<&str, Vec<ItemId>> = BTreeMap::new();
+    for (id, item) in items.iter().filter(|(_, item)| item.kind != ItemKind::Blob && !is_counted_data(item)) {
+        for name in std::iter::once(&item.name).chain(&item.aliases) {
+            index.entry(name).or_default().push(id);
+        }
+    }
+    index
+}
+
+fn is_counted_data(item: &Item) -> bool {
+    item.kind == ItemKind::Data && item.local && names::is_numbered(&item.name)
+}
+
+/// Whether two items of one name can be the same thing before and after. Data that moved between plain data
+/// and zeroed data, or became constant, is still the same variable: its content is compared later.
+fn same_sort(base: &Item, patched: &Item) -> bool {
+    base.kind == patched.kind
+        && base.class.is_init() == patched.class.is_init()
+        && (base.class == Class::PerCpu) == (patched.class == Class::PerCpu)
+}
+
+type Users = BTreeMap<ItemId, BTreeSet<String>>;
+
+/// For each local data item the functions that refer to it, by name.
+fn users(items: &Items<'_>) -> Users {
+    let view = View::plain(items);
+    let mut users = Users::new();
+    for (id, item) in items.iter().filter(|(_, item)| item.kind == ItemKind::Function) {
+        let section = items.object.section(item.section);
+        let relocations = section.relocations_in(item.start, item.end);
+        let code = section.bytes(item.start, item.end);
+        let (ends, _) = crate::meaning::instruction_ends(&code, relocations, item.start);
+        for relocation in relocations {
+            let adjust = match ends.get(&relocation.offset) {
+                Some(end) if relocation.kind.is_relative() => (end - relocation.offset).cast_signed(),
+                _ => 0,
+            };
+            let spot = view.spot(relocation, adjust);
+            let Some((target, _)) = spot.section.and_then(|section| items.at(section, spot.offset)) else {
+                continue;
+            };
+            if items.get(target).kind == ItemKind::Data {
+                let head = items.get(items.head(id));
+                users.entry(target).or_default().insert(plain_function(&head.name).to_owned());
+            }
+        }
+    }
+    users
+}
+
+/// The source's name of a clone: `foo.constprop.0` is `foo`.
+fn plain_function(name: &str) -> &str {
+    name.split('.').next().unwrap_or(name)
+}
+
+fn shares_user(base: Option<&BTreeSet<String>>, patched: Option<&BTreeSet<String>>) -> bool {
+    match (base, patched) {
+        (Some(base), Some(patched)) => base.intersection(patched).next().is_some(),
+        _ => false,
+    }
+}

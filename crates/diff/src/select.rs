@@ -1,0 +1,791 @@
+//! What goes into the payload: the closure of what changed.
+//!
+//! A piece is included because it changed, or because something included needs it and the hypervisor does not
+//! have it. Whatever the hypervisor has is referred to by the name in its own table: calls to a replaced
+//! function, and stored addresses of one, go to the original, so that later payloads and reverts work.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::Serialize;
+use xsplice_objects::{Class, Hypervisor, RelocKind, Relocation, SectionId, Special};
+use xsplice_report::{Because, Diagnostic, Place, Problems};
+
+use crate::codes;
+use crate::compare::{Compared, Verdict};
+use crate::entries::{Entry, Spot};
+use crate::items::{ItemId, ItemKind};
+use crate::meaning::{self, Known};
+use crate::names;
+
+/// Index of a piece in a selection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct PieceId(pub usize);
+
+/// What a piece is, and so which section of the payload it goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PieceKind {
+    /// Code.
+    Text,
+    /// Read-only data, strings and constants among them.
+    ReadOnly,
+    /// Writable data with a value.
+    Data,
+    /// Zeroed writable data.
+    Bss,
+    /// Code that exception table entries go to.
+    Fixup,
+    /// Code that alternatives put in place.
+    Replacement,
+    /// An entry of `.bug_frames.N`.
+    BugFrame(u8),
+    /// An entry of `.altinstructions`.
+    Alternative,
+    /// An entry of `.alt_call_sites`.
+    AltCallSite,
+    /// An entry of `.ex_table`.
+    ExceptionEntry,
+}
+
+/// What a reference of a piece refers to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// Another piece of the payload.
+    Piece(PieceId),
+    /// A name in the hypervisor's own table, or of a payload below.
+    Hypervisor(String),
+}
+
+/// A relocated field of a piece.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// Bytes from the start of the piece.
+    pub offset: u64,
+    /// What is computed.
+    pub kind: RelocKind,
+    /// What it refers to.
+    pub target: Target,
+    /// Added to the target's address.
+    pub addend: i64,
+}
+
+/// Something that goes into the payload.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    /// What it is.
+    pub kind: PieceKind,
+    /// The object that it comes from, relative to the tree.
+    pub object: String,
+    /// For people: a function, a variable, a section.
+    pub label: String,
+    /// Its symbol in the payload, in the form of the hypervisor's own table; `None` for what has no name.
+    pub symbol: Option<String>,
+    /// Whether that symbol is visible to other objects.
+    pub global: bool,
+    /// Its bytes; relocated fields are zero. For [`PieceKind::Bss`] all zero.
+    pub bytes: Vec<u8>,
+    /// Alignment in bytes.
+    pub align: u64,
+    /// Relocated fields in ascending order.
+    pub references: Vec<Reference>,
+    /// Why it is included.
+    pub because: Because,
+}
+
+/// A function of the hypervisor that the payload replaces.
+#[derive(Debug, Clone)]
+pub struct Replaced {
+    /// Its name in the hypervisor's own table.
+    pub name: String,
+    /// The new code.
+    pub piece: PieceId,
+    /// Where it stands.
+    pub place: Place,
+    /// The object, relative to the tree.
+    pub object: String,
+    /// The first difference, for people.
+    pub first_difference: String,
+}
+
+/// What goes into the payload, before it is checked.
+#[derive(Debug, Default)]
+pub struct Selection {
+    /// Everything that is included, in a fixed order.
+    pub pieces: Vec<Piece>,
+    /// What it replaces, by name.
+    pub replaced: Vec<Replaced>,
+    /// New functions, as symbols of the payload.
+    pub new_functions: Vec<(String, Place)>,
+    /// Functions that are gone from their object.
+    pub removed: Vec<(String, String)>,
+    /// Names of the hypervisor or of payloads below that are referred to.
+    pub needs: BTreeSet<String>,
+    /// What stands in the way so far.
+    pub problems: Problems,
+}
+
+/// What the running host will have: the hypervisor and the payloads below.
+pub struct World<'w> {
+    /// The shipped hypervisor.
+    pub hypervisor: &'w Hypervisor,
+    /// Names that payloads below export.
+    pub exported: &'w BTreeSet<String>,
+    /// Functions that payloads below replace.
+    pub replaced: &'w BTreeSet<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Key {
+    Item(usize, ItemId),
+    Text(u64, Vec<u8>),
+    Constant(u64, Vec<u8>),
+    Code(usize, SectionId, u64, u64),
+}
+
+struct Selector<'s, 'p> {
+    pairs: &'s [Compared<'p>],
+    world: &'s World<'s>,
+    globals: BTreeMap<String, (usize, ItemId)>,
+    pieces: BTreeMap<Key, PieceId>,
+    queue: VecDeque<(usize, ItemId)>,
+    selection: Selection,
+}
+
+impl Selection {
+    /// Selects what the payload needs.
+    pub fn of(pairs: &[Compared<'_>], world: &World<'_>) -> Selection {
+        let mut selector = Selector {
+            pairs,
+            world,
+            globals: new_globals(pairs),
+            pieces: BTreeMap::new(),
+            queue: VecDeque::new(),
+            selection: Selection::default(),
+        };
+        for (index, pair) in pairs.iter().enumerate() {
+            selector.selection.problems.extend(pair.problems.clone());
+            let path = &pair.correlated.parts.pair.path;
+            selector.selection.removed.extend(pair.removed.iter().map(|name| (path.clone(), name.clone())));
+            for (&id, verdict) in &pair.functions {
+                if let Verdict::Changed(first_difference) = verdict {
+                    selector.replace(index, id, first_difference);
+                }
+            }
+        }
+        while let Some((index, head)) = selector.queue.pop_front() {
+            selector.fill_unit(index, head);
+        }
+        selector.selection.replaced.sort_by(|a, b| (&a.name, a.piece).cmp(&(&b.name, b.piece)));
+        selector.selection.problems.normalise();
+        selector.selection
+    }
+}
+
+/// Globals that only patched objects have.
+fn new_globals(pairs: &[Compared<'_>]) -> BTreeMap<String, (usize, ItemId)> {
+    let mut globals = BTreeMap::new();
+    let mut old: BTreeSet<&str> = BTreeSet::new();
+    for pair in pairs {
+        old.extend(pair.correlated.parts.base.iter().filter(|(_, i)| !i.local).map(|(_, i)| i.name.as_str()));
+    }
+    for (index, pair) in pairs.iter().enumerate() {
+        for (id, item) in pair.correlated.parts.patched.iter() {
+            let new =
+                pair.correlated.counterpart[id.0].is_none() && !item.local && item.kind != ItemKind::Blob;
+            if new && !old.contains(item.name.as_str()) {
+                globals.entry(item.name.clone()).or_insert((index, id));
+            }
+        }
+    }
+    globals
+}
+
+impl<'s, 'p> Selector<'s, 'p> {
+    fn pair(&self, index: usize) -> &'s Compared<'p> {
+        &self.pairs[index]
+    }
+
+    fn refuse(&mut self, diagnostic: Diagnostic) {
+        self.selection.problems.push(diagnostic);
+    }
+
+    fn place(&self, index: usize, name: &str) -> Place {
+        self.pair(index).correlated.parts.pair.place(name)
+    }
+
+    /// A changed function: its new code, and the entry that makes the hypervisor jump there.
+    fn replace(&mut self, index: usize, head: ItemId, first_difference: &str) {
+        let correlated = &self.pair(index).correlated;
+        let Some(base) = correlated.counterpart[head.0] else { return };
+        let because = Because::Changed { first_difference: first_difference.to_owned() };
+        let Some(name) = self.shipped_name(index, base) else { return };
+        let object = correlated.parts.pair.path.clone();
+        let place = self.place(index, &correlated.parts.patched.get(head).name);
+        let piece = self.unit(index, head, because);
+        let first_difference = first_difference.to_owned();
+        self.selection.replaced.push(Replaced { name, piece, place, object, first_difference });
+    }
+
+    /// Reserves the pieces of a function's fragments; their contents follow from the queue.
+    fn unit(&mut self, index: usize, head: ItemId, because: Because) -> PieceId {
+        if let Some(&piece) = self.pieces.get(&Key::Item(index, head)) {
+            return piece;
+        }
+        let items = self.pair(index).correlated.parts.patched.fragments(head);
+        let mut first = None;
+        for id in items {
+            let piece = self.reserve_item(index, id, because.clone());
+            first.get_or_insert(piece);
+        }
+        self.queue.push_back((index, head));
+        // A unit has at least its head.
+        first.unwrap_or(PieceId(0))
+    }
+
+    fn reserve_item(&mut self, index: usize, id: ItemId, because: Because) -> PieceId {
+        let correlated = &self.pair(index).correlated;
+        let parts = correlated.parts;
+        let item = parts.patched.get(id);
+        let section = parts.patched.object.section(item.section);
+        let kind = match item.class {
+            Class::Text | Class::InitText => PieceKind::Text,
+            Class::ReadOnly => PieceKind::ReadOnly,
+            Class::Bss => PieceKind::Bss,
+            _ => PieceKind::Data,
+        };
+        let symbol =
+            (item.kind != ItemKind::Blob && *correlated.patched.known(id) != Known::Content).then(|| {
+                let base =
+                    correlated.counterpart[id.0].filter(|_| !self.pair(index).new_copies.contains(&id));
+                match base {
+                    Some(base) => self.table_name(index, base, true),
+                    None => self.table_name(index, id, false),
+                }
+            });
+        let piece = Piece {
+            kind,
+            object: parts.pair.path.clone(),
+            label: item.name.clone(),
+            symbol,
+            global: !item.local,
+            bytes: section.bytes(item.start, item.end).into_owned(),
+            align: alignment(section.align, item.start),
+            references: Vec::new(),
+            because,
+        };
+        self.keep(Key::Item(index, id), piece)
+    }
+
+    fn keep(&mut self, key: Key, piece: Piece) -> PieceId {
+        let id = PieceId(self.selection.pieces.len());
+        self.selection.pieces.push(piece);
+        self.pieces.insert(key, id);
+        id
+    }
+
+    fn fill_unit(&mut self, index: usize, head: ItemId) {
+        let parts = self.pair(index).correlated.parts;
+        let name = parts.patched.get(head).name.clone();
+        if !matches!(self.pair(index).functions.get(&head), Some(Verdict::Changed(_)) | None) {
+            let symbol =
+                self.pieces.get(&Key::Item(index, head)).map(|id| self.selection.pieces[id.0].symbol.clone());
+            let place = self.place(index, &name);
+            self.selection.new_functions.push((symbol.flatten().unwrap_or(name.clone()), place));
+        }
+        for id in parts.patched.fragments(head) {
+            let item = parts.patched.get(id);
+            let piece = self.pieces[&Key::Item(index, id)];
+            self.fill_code(index, piece, item.section, item.start, item.end, Some(head), &name);
+            for entry in parts.patched_entries.by_item.get(&id).into_iter().flatten() {
+                self.entry(index, entry, head, &name);
+            }
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one range of code and who wants it; a struct would only rename them"
+    )]
+    fn fill_code(
+        &mut self,
+        index: usize,
+        piece: PieceId,
+        section: SectionId,
+        start: u64,
+        end: u64,
+        unit: Option<ItemId>,
+        by: &str,
+    ) {
+        let parts = self.pair(index).correlated.parts;
+        let content = parts.patched.object.section(section);
+        let relocations = content.relocations_in(start, end);
+        let code = content.bytes(start, end);
+        let (ends, undecodable) = meaning::instruction_ends(&code, relocations, start);
+        if let Some(at) = undecodable {
+            let place = self.place(index, by).section(&content.name).offset(start + at);
+            self.refuse(
+                Diagnostic::new(
+                    codes::UNDECODABLE,
+                    format!("{by} holds bytes that are no known instruction"),
+                )
+                .at(place)
+                .why("What they refer to cannot be told.")
+                .advice("Please report the function, so that its instructions can be supported."),
+            );
+        }
+        for relocation in relocations {
+            let adjust = match ends.get(&relocation.offset) {
+                Some(end) if relocation.kind.is_relative() => (end - relocation.offset).cast_signed(),
+                _ => 0,
+            };
+            self.refer(index, piece, start, relocation, adjust, unit, by);
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one relocation and who wants it; a struct would only rename them"
+    )]
+    fn refer(
+        &mut self,
+        index: usize,
+        piece: PieceId,
+        start: u64,
+        relocation: &Relocation,
+        adjust: i64,
+        unit: Option<ItemId>,
+        by: &str,
+    ) {
+        let spot = self.pair(index).correlated.patched.spot(relocation, adjust);
+        let Some((target, base)) = self.target(index, spot, unit, by) else { return };
+        let offset = relocation.offset - start;
+        let addend = spot.offset - base - adjust;
+        if matches!(relocation.kind, RelocKind::Pc64 | RelocKind::Small | RelocKind::Abs32) {
+            let place = self.place(index, by).offset(offset);
+            self.refuse(
+                Diagnostic::new(
+                    codes::UNKNOWN_REFERENCE,
+                    format!("{by} uses a relocation that the loader does not take"),
+                )
+                .at(place)
+                .why("The loader applies 64-bit absolute and 32-bit relative relocations only.")
+                .advice("Change the code that needs it, or leave this part for the next boot."),
+            );
+            return;
+        }
+        let piece = &mut self.selection.pieces[piece.0];
+        blank(&mut piece.bytes, offset, relocation.kind);
+        piece.references.push(Reference { offset, kind: relocation.kind, target, addend });
+    }
+
+    /// What a spot becomes in the payload, and the spot's own offset at which that target starts.
+    fn target(&mut self, index: usize, spot: Spot, unit: Option<ItemId>, by: &str) -> Option<(Target, i64)> {
+        let parts = self.pair(index).correlated.parts;
+        let object = parts.patched.object;
+        let because = || Because::NeededBy { by: by.to_owned() };
+        let Some(section_id) = spot.section else {
+            let name = object.symbols[spot.symbol].name.clone();
+            if let Some(&(home, id)) = self.globals.get(&name) {
+                return Some((Target::Piece(self.include(home, id, because())?), 0));
+            }
+            return Some((self.hypervisor(index, name, by)?, 0));
+        };
+        let section = object.section(section_id);
+        match section.class {
+            Class::Strings => {
+                let (start, bytes) = meaning::string_at(object, section_id, spot.offset);
+                let align = section.entry_size.clamp(1, 8);
+                let key = Key::Text(align, bytes.clone());
+                let piece = self.read_only(key, index, &section.name, bytes, align, because());
+                Some((Target::Piece(piece), start.cast_signed()))
+            }
+            Class::Constants => {
+                let (start, bytes) = meaning::constant_at(object, section_id, spot.offset);
+                let key = Key::Constant(section.align, bytes.clone());
+                let piece = self.read_only(key, index, &section.name, bytes, section.align, because());
+                Some((Target::Piece(piece), start.cast_signed()))
+            }
+            Class::Special(Special::Fixup) => {
+                let (start, end) = meaning::fixup_range(object, section_id, spot.offset);
+                let piece = self.extra_code(index, PieceKind::Fixup, section_id, start, end, unit, by);
+                Some((Target::Piece(piece), start.cast_signed()))
+            }
+            Class::Special(_) | Class::Ignored | Class::Tables => {
+                self.strange(index, by, &section.name, "it refers to a section that the linker throws away");
+                None
+            }
+            _ => self.item_target(index, section_id, spot.offset, unit, by),
+        }
+    }
+
+    fn item_target(
+        &mut self,
+        index: usize,
+        section: SectionId,
+        offset: i64,
+        unit: Option<ItemId>,
+        by: &str,
+    ) -> Option<(Target, i64)> {
+        let compared = self.pair(index);
+        let correlated = &compared.correlated;
+        let items = &correlated.parts.patched;
+        let section_name = &items.object.section(section).name;
+        let Some((id, distance)) = items.at(section, offset) else {
+            self.strange(index, by, section_name, "it refers to a place that belongs to nothing");
+            return None;
+        };
+        let item = items.get(id);
+        let start = item.start.cast_signed();
+        if unit.is_some_and(|unit| items.head(id) == unit)
+            && let Some(&piece) = self.pieces.get(&Key::Item(index, id))
+        {
+            return Some((Target::Piece(piece), start));
+        }
+        if item.class.is_init() {
+            let place = self.place(index, by).section(section_name);
+            let name = item.name.clone();
+            self.refuse(init_reference(by, &name, place));
+            return None;
+        }
+        if item.unit.is_some() || item.kind == ItemKind::Function && distance != 0 {
+            self.strange(index, by, section_name, &format!("it refers to the inside of {}", item.name));
+            return None;
+        }
+        let because = Because::NeededBy { by: by.to_owned() };
+        match correlated.counterpart[id.0] {
+            Some(base)
+                if *correlated.patched.known(id) != Known::Content && !compared.new_copies.contains(&id) =>
+            {
+                let name = self.shipped_name(index, base)?;
+                Some((self.hypervisor(index, name, by)?, start))
+            }
+            _ => Some((Target::Piece(self.include(index, id, because)?), start)),
+        }
+    }
+
+    /// Something that the hypervisor does not have.
+    fn include(&mut self, index: usize, id: ItemId, because: Because) -> Option<PieceId> {
+        let items = &self.pair(index).correlated.parts.patched;
+        let item = items.get(id);
+        if let Some(&piece) = self.pieces.get(&Key::Item(index, id)) {
+            return Some(piece);
+        }
+        let because = match because {
+            // The chain goes on at who needs it, so nothing is lost by saying the nearest reason.
+            Because::NeededBy { by } => Because::NeededBy { by },
+            other => other,
+        };
+        match (item.kind, item.class) {
+            (ItemKind::Function, Class::Text) => Some(self.unit(index, items.head(id), because)),
+            (ItemKind::Blob, Class::Text) => {
+                let name = item.name.clone();
+                self.strange(index, &name.clone(), &name, "included code refers to code without a name");
+                None
+            }
+            // Refused where it was compared, with its own code.
+            (_, Class::PerCpu | Class::BootArray) => None,
+            (_, Class::ReadOnly | Class::Data | Class::Bss) => {
+                let piece = self.reserve_item(index, id, because);
+                self.fill_data(index, piece, id);
+                Some(piece)
+            }
+            _ => {
+                let (name, section) = (item.name.clone(), items.object.section(item.section).name.clone());
+                self.strange(index, &name, &section, "it stands in a section that a payload cannot have");
+                None
+            }
+        }
+    }
+
+    fn fill_data(&mut self, index: usize, piece: PieceId, id: ItemId) {
+        let items = &self.pair(index).correlated.parts.patched;
+        let item = items.get(id);
+        let name = item.name.clone();
+        let section = items.object.section(item.section);
+        for relocation in section.relocations_in(item.start, item.end) {
+            if relocation.kind.is_relative() {
+                self.relative_in_data(index, piece, id, relocation);
+            } else {
+                self.refer(index, piece, item.start, relocation, 0, None, &name);
+            }
+        }
+    }
+
+    /// A jump table entry: the distance from the table to a place in a function that is included.
+    fn relative_in_data(&mut self, index: usize, piece: PieceId, id: ItemId, relocation: &Relocation) {
+        let correlated = &self.pair(index).correlated;
+        let items = &correlated.parts.patched;
+        let item = items.get(id);
+        let spot = correlated.patched.spot(relocation, 0);
+        let target = spot
+            .section
+            .filter(|&section| items.object.section(section).class == Class::Text)
+            .and_then(|section| items.at(section, spot.offset))
+            .and_then(|(id, _)| Some((id, *self.pieces.get(&Key::Item(index, id))?)));
+        // One function to a section: no other item could be meant by an offset that is a distance off.
+        let alone = target.is_some_and(|(id, _)| {
+            let target = items.get(id);
+            items.iter().filter(|(_, other)| other.section == target.section).count() == 1
+        });
+        match target {
+            Some((id, target)) if alone => {
+                let offset = relocation.offset - item.start;
+                let addend = spot.offset - items.get(id).start.cast_signed();
+                let piece = &mut self.selection.pieces[piece.0];
+                blank(&mut piece.bytes, offset, relocation.kind);
+                piece.references.push(Reference {
+                    offset,
+                    kind: relocation.kind,
+                    target: Target::Piece(target),
+                    addend,
+                });
+            }
+            _ => {
+                let (name, section) = (item.name.clone(), items.object.section(item.section).name.clone());
+                self.strange(
+                    index,
+                    &name,
+                    &section,
+                    "data holds a distance to something that is not included",
+                );
+            }
+        }
+    }
+
+    fn read_only(
+        &mut self,
+        key: Key,
+        index: usize,
+        section: &str,
+        bytes: Vec<u8>,
+        align: u64,
+        because: Because,
+    ) -> PieceId {
+        if let Some(&piece) = self.pieces.get(&key) {
+            return piece;
+        }
+        let piece = Piece {
+            kind: PieceKind::ReadOnly,
+            object: self.pair(index).correlated.parts.pair.path.clone(),
+            label: section.to_owned(),
+            symbol: None,
+            global: false,
+            bytes,
+            align,
+            references: Vec::new(),
+            because,
+        };
+        self.keep(key, piece)
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one range of code and who wants it; a struct would only rename them"
+    )]
+    fn extra_code(
+        &mut self,
+        index: usize,
+        kind: PieceKind,
+        section_id: SectionId,
+        start: u64,
+        end: u64,
+        unit: Option<ItemId>,
+        by: &str,
+    ) -> PieceId {
+        let key = Key::Code(index, section_id, start, end);
+        if let Some(&piece) = self.pieces.get(&key) {
+            return piece;
+        }
+        let parts = self.pair(index).correlated.parts;
+        let section = parts.patched.object.section(section_id);
+        let piece = Piece {
+            kind,
+            object: parts.pair.path.clone(),
+            label: format!("{}+{start:#x}", section.name),
+            symbol: None,
+            global: false,
+            bytes: section.bytes(start, end).into_owned(),
+            align: 1,
+            references: Vec::new(),
+            because: Because::Describes { function: by.to_owned() },
+        };
+        let piece = self.keep(key, piece);
+        self.fill_code(index, piece, section_id, start, end, unit, by);
+        piece
+    }
+
+    fn entry(&mut self, index: usize, entry: &Entry, head: ItemId, by: &str) {
+        let parts = self.pair(index).correlated.parts;
+        let section = parts.patched.object.section(entry.section);
+        let kind = match entry.table {
+            Special::BugFrames(number) => PieceKind::BugFrame(number),
+            Special::Alternatives => PieceKind::Alternative,
+            Special::AltCallSites => PieceKind::AltCallSite,
+            _ => PieceKind::ExceptionEntry,
+        };
+        let piece = PieceId(self.selection.pieces.len());
+        self.selection.pieces.push(Piece {
+            kind,
+            object: parts.pair.path.clone(),
+            label: format!("{}+{:#x}", section.name, entry.start),
+            symbol: None,
+            global: false,
+            bytes: section.bytes(entry.start, entry.start + entry.size).into_owned(),
+            align: if matches!(kind, PieceKind::Alternative) { 1 } else { 4 },
+            references: Vec::new(),
+            because: Because::Describes { function: by.to_owned() },
+        });
+        for (number, field) in entry.fields.iter().enumerate() {
+            blank(&mut self.selection.pieces[piece.0].bytes, field.offset, field.kind);
+            let target = match (entry.table, number, field.spot.section) {
+                (Special::Alternatives, 1, Some(section)) => {
+                    let start = field.spot.offset.max(0).cast_unsigned();
+                    let end = start + meaning::replacement_len(&self.selection.pieces[piece.0].bytes);
+                    let replacement =
+                        self.extra_code(index, PieceKind::Replacement, section, start, end, Some(head), by);
+                    Some((Target::Piece(replacement), start.cast_signed()))
+                }
+                _ => self.target(index, field.spot, Some(head), by),
+            };
+            let Some((target, base)) = target else { continue };
+            let addend = field.spot.offset - base + field.bias;
+            let reference = Reference { offset: field.offset, kind: field.kind, target, addend };
+            self.selection.pieces[piece.0].references.push(reference);
+        }
+    }
+
+    /// The name of an item in the form of the hypervisor's own table.
+    fn table_name(&self, index: usize, id: ItemId, base: bool) -> String {
+        let parts = self.pair(index).correlated.parts;
+        let items = if base { &parts.base } else { &parts.patched };
+        let item = items.get(id);
+        match &items.object.file {
+            Some(file) if item.local => format!("{file}#{}", item.name),
+            _ => item.name.clone(),
+        }
+    }
+
+    /// The name by which the shipped hypervisor (or a payload below) knows an item of the original. Numbers that
+    /// compilers count may differ from build to build.
+    fn shipped_name(&mut self, index: usize, base: ItemId) -> Option<String> {
+        let name = self.table_name(index, base, true);
+        if self.world.has(&name) {
+            return Some(name);
+        }
+        let item = self.pair(index).correlated.parts.base.get(base);
+        let stem = names::unnumbered(&name);
+        let candidates: Vec<&str> = if names::is_numbered(&name) {
+            self.world.numbered(stem, item.size()).collect()
+        } else {
+            Vec::new()
+        };
+        if let [only] = candidates[..] {
+            return Some(only.to_owned());
+        }
+        let place = self.place(index, &item.name);
+        let diagnostic = if candidates.is_empty() {
+            Diagnostic::new(codes::NOT_IN_HYPERVISOR, format!("the shipped hypervisor has no {name}"))
+                .at(place)
+                .why("The rebuilt original has it, so the shipped one was built from other code, flags or compiler.")
+                .advice("Give the tree, configuration and symbol file of one and the same build.")
+        } else {
+            Diagnostic::new(
+                codes::AMBIGUOUS_NAME,
+                format!("which of the hypervisor's variables {name} is cannot be told"),
+            )
+            .at(place)
+            .why(format!("Candidates are {}.", candidates.join(", ")))
+            .advice("Build with the very compiler of the shipped hypervisor, so that its counters agree.")
+        };
+        self.refuse(diagnostic);
+        None
+    }
+
+    /// A name of the hypervisor or of a payload below, if a payload may refer to it.
+    fn hypervisor(&mut self, index: usize, name: String, by: &str) -> Option<Target> {
+        if self.world.exported.contains(&name) {
+            self.selection.needs.insert(name.clone());
+            return Some(Target::Hypervisor(name));
+        }
+        let place = self.place(index, by);
+        let addresses: BTreeSet<u64> = self.world.hypervisor.named(&name).map(|s| s.address).collect();
+        match addresses.first() {
+            None => {
+                self.refuse(
+                    Diagnostic::new(codes::NOT_IN_HYPERVISOR, format!("{by} refers to {name}, which the shipped hypervisor does not have"))
+                        .at(place)
+                        .why("The host would refuse the payload: unknown symbol.")
+                        .advice("Give the symbol file of the hypervisor that the tree was built to, or the payload that brings the name (--depends)."),
+                );
+                None
+            }
+            Some(_) if addresses.len() > 1 => {
+                self.refuse(
+                    Diagnostic::new(codes::AMBIGUOUS_NAME, format!("{by} refers to {name}, which the hypervisor has {} times", addresses.len()))
+                        .at(place)
+                        .why("The host would take one of them, and not necessarily the right one.")
+                        .advice("Build hypervisors with ENFORCE_UNIQUE_SYMBOLS; for this one the change cannot refer to that name."),
+                );
+                None
+            }
+            Some(&address) if self.world.hypervisor.is_init(address) => {
+                self.refuse(init_reference(by, &name, place));
+                None
+            }
+            Some(_) => {
+                self.selection.needs.insert(name.clone());
+                Some(Target::Hypervisor(name))
+            }
+        }
+    }
+
+    fn strange(&mut self, index: usize, by: &str, section: &str, what: &str) {
+        let place = self.place(index, by).section(section);
+        self.refuse(
+            Diagnostic::new(codes::UNKNOWN_REFERENCE, format!("{by}: {what}"))
+                .at(place)
+                .why("A payload cannot express that reference.")
+                .advice("Please report the function; rewriting the expression in the patch may avoid it."),
+        );
+    }
+}
+
+fn init_reference(by: &str, name: &str, place: Place) -> Diagnostic {
+    Diagnostic::new(
+        codes::INIT_REFERENCE,
+        format!("{by} refers to {name}, which is freed once the hypervisor has booted"),
+    )
+    .at(place)
+    .why("The host would accept the payload and fault when the code runs.")
+    .advice("Do not use init code or data from code that runs later; copy what is needed.")
+}
+
+impl World<'_> {
+    /// Whether the hypervisor or a payload below knows the name.
+    pub fn has(&self, name: &str) -> bool {
+        self.exported.contains(name) || self.hypervisor.named(name).next().is_some()
+    }
+
+    /// Names that differ from `stem` only by compilers' counters, of that size in bytes.
+    fn numbered(&self, stem: &str, size: u64) -> impl Iterator<Item = &str> {
+        self.hypervisor
+            .symbols()
+            .iter()
+            .filter(move |s| {
+                s.size == size && names::is_numbered(&s.name) && names::unnumbered(&s.name) == stem
+            })
+            .map(|s| s.name.as_str())
+    }
+}
+
+fn alignment(section: u64, start: u64) -> u64 {
+    if start == 0 { section } else { section.min(1 << start.trailing_zeros()) }
+}
+
+fn blank(bytes: &mut [u8], field: u64, kind: RelocKind) {
+    let from = usize::try_from(field).unwrap_or(usize::MAX);
+    let end = bytes.len().min(from.saturating_add(kind.width() as usize));
+    if let Some(field) = bytes.get_mut(from..end) {
+        field.fill(0);
+    }
+}
