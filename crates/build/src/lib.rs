@@ -1,1 +1,41 @@
 //! Plans a build, and captures original and patched objects from a private copy of a Xen tree.
+//!
+//! Two stages, each with its type:
+//!
+//! 1. [`plan()`] reads the patches, applies them in memory to the files of the tree, says what kind of file
+//!    each touched one is, and whether there is anything to build at all.
+//! 2. [`build()`] makes the original build in a private folder (or finds the one that an earlier run kept),
+//!    applies the patch there, lets make rebuild what it wants to, and gives the objects that were made
+//!    anew, before and after.
+//!
+//! The tree itself is only read. Everything derived from it or from a patch stays below the cache folder,
+//! in folders that only their owner can enter.
+//!
+//! Both builds run at one path, with one set of commands. The tools are called through links to the xsplice
+//! program, which records each call; see [`wrapper_main`].
+
+mod apply;
+mod base;
+mod capture;
+mod classify;
+pub mod codes;
+mod config;
+mod funcs_layout;
+mod graph;
+mod kbuild;
+mod patchset;
+mod plan;
+mod request;
+mod tools;
+mod tree;
+mod wrapper;
+
+pub use base::BaseObjects;
+pub use capture::{CapturedBuild, CapturedObject, build};
+pub use classify::{FileClass, Touch, TouchedFile};
+pub use config::ConfigChange;
+pub use funcs_layout::FuncsLayout;
+pub use graph::BaseObject;
+pub use plan::{BuildPlan, NothingToBuild, Planned, plan};
+pub use request::{Metadata, PatchInput, Progress, Request, Silent, Toolchain, payload_name};
+pub use wrapper::{Adjust, is_wrapper, wrapper_main};

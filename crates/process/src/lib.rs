@@ -10,7 +10,9 @@
 
 mod group;
 mod job;
+mod passthrough;
 mod signals;
 
 pub use job::{Error, Finished, Job, Running, Sink};
+pub use passthrough::{Passed, exec, pass_through};
 pub use signals::{catch_signals, interrupted};

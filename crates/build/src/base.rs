@@ -1,0 +1,367 @@
+//! The original build: made once for a tree and configuration, kept, and brought back before each use.
+//!
+//! Below `CACHE/bases/`, KEY being a hash of everything that decides about the result:
+//!
+//! - `KEY.lock`: held by the run that works in `KEY/tree`;
+//! - `KEY.use`: held, shared, by every run that reads `KEY/pristine`;
+//! - `KEY/pristine`: the tree right after the original build, never written to afterwards;
+//! - `KEY/tree`: the path where make runs, for both builds;
+//! - `KEY/state.json`, written last: without it the rest is worth nothing.
+//!
+//! A run that dies leaves `tree` in whatever state, and the next run makes it equal to `pristine` first.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use fs_err as fs;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use xsplice_report::{Diagnostic, Place, Problems};
+
+use crate::codes;
+use crate::config::{self, ConfigChange};
+use crate::funcs_layout::{self, FuncsLayout};
+use crate::graph::{BaseObject, Graph};
+use crate::kbuild::{Call, Kbuild, interrupted, process_error};
+use crate::plan::{BuildPlan, tree_changed};
+use crate::request::{Progress, Request};
+use crate::tools::Tools;
+use crate::tree::{self, Snapshot};
+use crate::wrapper::{Record, Tool};
+
+/// To be raised whenever a kept build of an earlier version would differ from a new one: another way to call
+/// make or the tools, other added flags, another form of records or state, another choice of copied files.
+const CACHE_VERSION: u32 = 1;
+
+/// What is known about a kept build.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct State {
+    version: u32,
+    /// Whether the hypervisor was linked.
+    symbols: bool,
+    layout: FuncsLayout,
+    config_changes: Vec<ConfigChange>,
+    /// BLAKE3 of each object, by path.
+    objects: BTreeMap<String, String>,
+}
+
+/// Why a path cannot hold a build: xen/Makefile and the shells that it starts read some characters specially.
+fn unusable_character(path: &Path) -> Option<char> {
+    let text = path.to_string_lossy();
+    text.chars()
+        .find(|c| c.is_whitespace() || c.is_control() || ":$#'\"\\`&;()*?[]{}|<>%=~!,\u{fffd}".contains(*c))
+}
+
+/// The name of the kept build for all that decides about it.
+pub(crate) fn key(request: &Request, snapshot: &Snapshot, config: &[u8], tools: &Tools) -> String {
+    let mut hasher = blake3::Hasher::new();
+    let mut add = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+    };
+    add(&CACHE_VERSION.to_le_bytes());
+    add(env!("CARGO_PKG_VERSION").as_bytes());
+    add(snapshot.hash().as_bytes());
+    add(config);
+    add(tools.identity.as_bytes());
+    add(format!("{:?} {:?} {:?}", request.metadata, request.make_vars, request.adjust).as_bytes());
+    // Programs of the build itself (flex, python, sed) are found there.
+    add(std::env::var_os("PATH").unwrap_or_default().as_encoded_bytes());
+    hasher.finalize().to_hex()[..32].to_owned()
+}
+
+fn state(folder: &Path) -> Option<State> {
+    let state: State = serde_json::from_slice(&std::fs::read(folder.join("state.json")).ok()?).ok()?;
+    (state.version == CACHE_VERSION && folder.join("pristine/xen").is_dir()).then_some(state)
+}
+
+/// Whether there is a kept build of that name.
+pub(crate) fn is_complete(cache: &Path, key: &str) -> bool {
+    state(&cache.join("bases").join(key)).is_some()
+}
+
+/// A lock on a file; ends with the value.
+#[derive(Debug)]
+struct Lock {
+    _file: fs::File,
+}
+
+impl Lock {
+    /// Waits for the lock; a signal ends the wait.
+    fn take(path: &Path, exclusive: bool, progress: &dyn Progress) -> Result<Lock, Diagnostic> {
+        let mut options = fs::OpenOptions::new();
+        options.create(true).truncate(false).write(true);
+        fs_err::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(path).map_err(|error| codes::io(&error))?;
+        let operation = if exclusive {
+            FlockOperation::NonBlockingLockExclusive
+        } else {
+            FlockOperation::NonBlockingLockShared
+        };
+        let mut told = false;
+        loop {
+            match flock(&file, operation) {
+                Ok(()) => return Ok(Lock { _file: file }),
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    if !told {
+                        progress.step("waiting for another run on the same tree");
+                        told = true;
+                    }
+                    if xsplice_process::interrupted() {
+                        return Err(interrupted());
+                    }
+                    thread::sleep(Duration::from_millis(50));
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    return Err(Diagnostic::new(
+                        codes::IO,
+                        format!("cannot lock {}: {error}", path.display()),
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// The objects of the original build, read when asked for.
+///
+/// Holds the kept build: it is not removed while this value lives.
+#[derive(Debug, Clone)]
+pub struct BaseObjects {
+    pristine: PathBuf,
+    state_file: PathBuf,
+    objects: Vec<BaseObject>,
+    hashes: BTreeMap<String, String>,
+    _held: Arc<Lock>,
+}
+
+impl BaseObjects {
+    /// All objects that come from one source each, sorted by path.
+    pub fn list(&self) -> &[BaseObject] {
+        &self.objects
+    }
+
+    /// The content of one of them; `path` as in [`BaseObject::path`].
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not what the build made: the kept build is then not used again.
+    pub fn read(&self, path: &str) -> Result<Vec<u8>, Diagnostic> {
+        let bytes = fs::read(self.pristine.join(path)).map_err(|error| codes::io(&error))?;
+        let intact = self.hashes.get(path).is_some_and(|hash| blake3::hash(&bytes).to_hex().as_str() == hash);
+        if intact {
+            return Ok(bytes);
+        }
+        tree::remove(&self.state_file).map_err(|error| codes::io(&error))?;
+        Err(Diagnostic::new(codes::CACHE_UNUSABLE, format!("the kept {path} is damaged"))
+            .at(Place::file(self.pristine.display().to_string()))
+            .why("It is not what the compiler wrote there.")
+            .advice("Run again: the original is then built anew."))
+    }
+}
+
+/// The original build, ready for a patched one: nobody else works in its tree.
+pub(crate) struct Base {
+    pub(crate) folder: PathBuf,
+    state: State,
+    pub(crate) records: Vec<Record>,
+    held: Arc<Lock>,
+    _work: Lock,
+}
+
+impl Base {
+    /// The path where make runs.
+    pub(crate) fn tree(&self) -> PathBuf {
+        self.folder.join("tree")
+    }
+
+    /// The tree right after the original build.
+    pub(crate) fn pristine(&self) -> PathBuf {
+        self.folder.join("pristine")
+    }
+
+    pub(crate) fn layout(&self) -> FuncsLayout {
+        self.state.layout
+    }
+
+    pub(crate) fn config_changes(&self) -> Vec<ConfigChange> {
+        self.state.config_changes.clone()
+    }
+
+    /// The hypervisor's symbol file, where it was linked.
+    pub(crate) fn symbols(&self) -> Option<PathBuf> {
+        self.state.symbols.then(|| self.pristine().join("xen/xen-syms"))
+    }
+
+    /// Its objects; `list` comes from its records.
+    pub(crate) fn objects(&self, list: impl Iterator<Item = BaseObject>) -> BaseObjects {
+        BaseObjects {
+            pristine: self.pristine(),
+            state_file: self.folder.join("state.json"),
+            objects: list.filter(|object| self.state.objects.contains_key(&object.path)).collect(),
+            hashes: self.state.objects.clone(),
+            _held: Arc::clone(&self.held),
+        }
+    }
+
+    /// Finds the kept build for `plan`, or makes it.
+    pub(crate) fn open(plan: &BuildPlan, progress: &dyn Progress) -> Result<Base, Problems> {
+        let request = &plan.request;
+        let io = |error: std::io::Error| Problems::from(codes::io(&error));
+        let bases = request.cache.join("bases");
+        tree::create_private_dir(&request.cache)
+            .and_then(|()| tree::create_private_dir(&bases))
+            .map_err(io)?;
+        // make resolves links itself, and the paths in its commands must be the ones that we expect.
+        let bases = fs::canonicalize(bases).map_err(io)?;
+        if let Some(c) = unusable_character(&bases) {
+            return Err(Diagnostic::new(
+                codes::CACHE_UNUSABLE,
+                format!("the cache's path has the character {c:?}"),
+            )
+            .at(Place::file(bases.display().to_string()))
+            .why("Xen's makefiles cannot work below such a path.")
+            .advice("Name another folder for the cache.")
+            .into());
+        }
+        let lock = |end: &str| bases.join(format!("{}.{end}", plan.key));
+        let work = Lock::take(&lock("lock"), true, progress)?;
+        let held = Arc::new(Lock::take(&lock("use"), false, progress)?);
+        let folder = bases.join(&plan.key);
+        let kept = state(&folder).filter(|state| state.symbols || !request.want_symbols);
+        let (state, records) = match kept.and_then(|state| Some((state, read_records(&folder)?))) {
+            Some(kept) => kept,
+            None => make(plan, &folder, progress)?,
+        };
+        // What an earlier run's configuration met is met again.
+        let got = read_config(&folder.join("pristine")).map_err(Problems::from)?;
+        let problems = config::check(&request.config.display().to_string(), &got, &state.config_changes);
+        if !problems.is_harmless() {
+            return Err(problems);
+        }
+        Ok(Base { folder, state, records, held, _work: work })
+    }
+}
+
+/// How make is called for a plan, in its kept build's folder.
+pub(crate) fn kbuild<'a>(plan: &'a BuildPlan, folder: &Path, log: &str) -> Kbuild<'a> {
+    Kbuild {
+        request: &plan.request,
+        tools: &plan.tools,
+        tree: folder.join("tree"),
+        bin: folder.join("bin"),
+        temporary: folder.join("tmp"),
+        log: std::path::absolute(&plan.request.log_dir)
+            .unwrap_or_else(|_| plan.request.log_dir.clone())
+            .join(log),
+    }
+}
+
+fn read_records(folder: &Path) -> Option<Vec<Record>> {
+    serde_json::from_slice(&std::fs::read(folder.join("records.json")).ok()?).ok()
+}
+
+pub(crate) fn read_config(tree: &Path) -> Result<config::Options, Diagnostic> {
+    let text = fs::read_to_string(tree.join("xen/.config")).map_err(|error| codes::io(&error))?;
+    config::parse(&text)
+        .map_err(|what| Diagnostic::new(codes::CONFIG_UNREADABLE, what).at(Place::file("xen/.config")))
+}
+
+/// Copies the sources.
+fn copy(plan: &BuildPlan, kbuild: &Kbuild<'_>) -> Result<(), Problems> {
+    let io = |error: std::io::Error| codes::io(&error);
+    let snapshot = tree::snapshot(&plan.request.tree, Some(&kbuild.tree)).map_err(io)?;
+    if snapshot != plan.snapshot {
+        return Err(tree_changed(&plan.request.tree.display().to_string()).into());
+    }
+    if let Some(changeset) = &plan.request.metadata.changeset {
+        tree::write_private(&kbuild.tree.join(".scmversion"), changeset.as_bytes()).map_err(io)?;
+    }
+    Ok(())
+}
+
+/// Makes the original build in `folder`.
+fn make(plan: &BuildPlan, folder: &Path, progress: &dyn Progress) -> Result<(State, Vec<Record>), Problems> {
+    let io = |error: std::io::Error| Problems::from(codes::io(&error));
+    progress.step("copying the sources");
+    tree::remove(folder).and_then(|()| tree::create_private_dir(folder)).map_err(io)?;
+    let kbuild = kbuild(plan, folder, "base-build.log");
+    copy(plan, &kbuild)?;
+    kbuild.prepare()?;
+    let which = "the original tree";
+    let plain = |targets: &[&str]| -> Result<(), Problems> {
+        let end = kbuild.run(&Call { targets, records: None, stop_at_link: false }, progress)?;
+        if end.success { Ok(()) } else { Err(kbuild.failure(&end, which).into()) }
+    };
+    if plan.snapshot.built_in_place {
+        plain(&["distclean"])?;
+    }
+    progress.step("configuring");
+    tree::write_private(&kbuild.tree.join("xen/.config"), &plan.config).map_err(io)?;
+    plain(&["olddefconfig"])?;
+    let got = read_config(&kbuild.tree)?;
+    let config_changes = config::compare(&plan.asked, &got);
+    let problems = config::check(&plan.request.config.display().to_string(), &got, &config_changes);
+    if !problems.is_harmless() {
+        return Err(problems);
+    }
+    progress.step("building the original");
+    let records_folder = folder.join("records");
+    let call =
+        Call { targets: &[], records: Some(&records_folder), stop_at_link: !plan.request.want_symbols };
+    let end = kbuild.run(&call, progress)?;
+    if !end.success {
+        return Err(kbuild.failure(&end, which).into());
+    }
+    let cc = plan.tools.real.get(&Tool::Cc).cloned().unwrap_or_default();
+    let layout = funcs_layout::probe(&end.records, &cc, &kbuild.temporary)?;
+    progress.step("keeping the original build");
+    tree::mirror(&kbuild.tree, &folder.join("pristine")).map_err(io)?;
+    let objects = hash_objects(&folder.join("pristine"), &kbuild.tree, &end.records).map_err(io)?;
+    let encode = |error: serde_json::Error| Problems::from(codes::io(&error.into()));
+    tree::write_private_whole(
+        &folder.join("records.json"),
+        &serde_json::to_vec(&end.records).map_err(encode)?,
+    )
+    .map_err(io)?;
+    tree::remove(&records_folder).map_err(io)?;
+    if xsplice_process::interrupted() {
+        return Err(process_error(&xsplice_process::Error::Interrupted).into());
+    }
+    let state =
+        State { version: CACHE_VERSION, symbols: plan.request.want_symbols, layout, config_changes, objects };
+    tree::write_private_whole(&folder.join("state.json"), &serde_json::to_vec(&state).map_err(encode)?)
+        .map_err(io)?;
+    Ok((state, end.records))
+}
+
+fn hash_objects(
+    pristine: &Path,
+    tree: &Path,
+    records: &[Record],
+) -> std::io::Result<BTreeMap<String, String>> {
+    let mut hashes = BTreeMap::new();
+    for path in Graph::new(tree, records.to_vec()).objects().into_keys() {
+        let file = pristine.join(&path);
+        // Helpers of the link are made and removed again.
+        if file.is_file() {
+            hashes.insert(path, blake3::hash(&fs::read(file)?).to_hex().to_string());
+        }
+    }
+    Ok(hashes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_make_misreads_are_refused() {
+        assert_eq!(unusable_character(Path::new("/root/.cache/xsplice-1+x_y@z/größe")), None);
+        for (path, c) in [("/a b", ' '), ("/a:b", ':'), ("/a$b", '$'), ("/a#b", '#')] {
+            assert_eq!(unusable_character(Path::new(path)), Some(c));
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! The second stage: both builds, and the objects that differ.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use object::{Object, ObjectSection};
+use serde::Serialize;
+use xsplice_report::{Diagnostic, Place, Problems};
+
+use crate::base::{self, Base, BaseObjects};
+use crate::classify::{FileClass, TouchedFile};
+use crate::codes;
+use crate::config::{self, ConfigChange};
+use crate::funcs_layout::FuncsLayout;
+use crate::graph::{BaseObject, Graph, Made};
+use crate::kbuild::{Call, Kbuild};
+use crate::plan::BuildPlan;
+use crate::request::Progress;
+use crate::tree;
+use crate::wrapper::Record;
+
+/// One object that the patched build made anew, removed or added.
+#[derive(Debug, Clone)]
+pub struct CapturedObject {
+    /// Relative to the tree, such as `xen/arch/x86/traps.o`.
+    pub path: String,
+    /// Its source, relative to the tree, such as `xen/arch/x86/traps.c`.
+    pub source: String,
+    /// Whether the source is assembler.
+    pub assembler: bool,
+    /// Whether it is part of the hypervisor, in either build.
+    pub linked: bool,
+    /// The object of the original build; none where the patch adds it.
+    pub base: Option<Vec<u8>>,
+    /// The object of the patched build; none where the patch removes it.
+    pub patched: Option<Vec<u8>>,
+    /// Whether both were compiled by the same command.
+    pub same_command: bool,
+    /// Files that it read and that differ between the builds: touched ones, and generated ones.
+    pub reached_by: Vec<String>,
+}
+
+/// What the two builds gave.
+#[derive(Debug)]
+pub struct CapturedBuild {
+    /// Objects that the patched build made anew and that came out different in any byte, sorted by path.
+    pub objects: Vec<CapturedObject>,
+    /// Objects that were made anew and came out the same, sorted.
+    pub identical: Vec<String>,
+    /// What the patches touch, with the objects that read each file.
+    pub touched: Vec<TouchedFile>,
+    /// What Kconfig made of the configuration as given.
+    pub config_changes: Vec<ConfigChange>,
+    /// What the patch changes in the configuration, where it touches Kconfig.
+    pub patched_config_changes: Vec<ConfigChange>,
+    /// The layout of the tree's own `struct livepatch_func`.
+    pub funcs_layout: FuncsLayout,
+    /// The private build's own symbol file, where it was asked for.
+    pub built_xen_syms: Option<PathBuf>,
+    /// Every object of the original build.
+    pub base_objects: BaseObjects,
+    /// The first line of the compiler's own description.
+    pub compiler: String,
+    /// What was found on the way.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// One line of what a build gave, for reports.
+#[derive(Debug, Clone, Serialize)]
+struct Remade {
+    path: String,
+    reached: BTreeSet<String>,
+}
+
+/// Builds the original (or takes the kept one) and the patched tree, and captures what differs.
+///
+/// # Errors
+/// A compiler error, an unusable configuration, a build file that alters other objects, I/O.
+pub fn build(plan: BuildPlan, progress: &dyn Progress) -> Result<CapturedBuild, Problems> {
+    let io = |error: std::io::Error| Problems::from(codes::io(&error));
+    let base = Base::open(&plan, progress)?;
+    let kbuild = base::kbuild(&plan, &base.folder, "patched-build.log");
+    progress.step("restoring the original build");
+    tree::mirror(&base.pristine(), &base.tree()).map_err(io)?;
+    kbuild.prepare()?;
+    apply(&plan, &base.tree()).map_err(io)?;
+    let patched_config_changes = reconfigure(&plan, &base, &kbuild, progress)?;
+    progress.step("building the patched tree");
+    let records_folder = base.folder.join("patched-records");
+    let end =
+        kbuild.run(&Call { targets: &[], records: Some(&records_folder), stop_at_link: true }, progress)?;
+    if !end.success {
+        return Err(kbuild.failure(&end, "the patched tree").into());
+    }
+    let mut capture = Capture::new(&plan, &base, end.records);
+    let (objects, identical) = capture.objects()?;
+    let problems = capture.other_objects(&objects);
+    if !problems.is_harmless() {
+        return Err(problems);
+    }
+    let touched = capture.touched();
+    let mut warnings = plan.warnings.0.clone();
+    warnings.extend(problems);
+    Ok(CapturedBuild {
+        objects,
+        identical,
+        touched,
+        config_changes: base.config_changes(),
+        patched_config_changes,
+        funcs_layout: base.layout(),
+        built_xen_syms: base.symbols(),
+        base_objects: capture.base_objects,
+        compiler: plan.tools.compiler.clone(),
+        warnings,
+    })
+}
+
+/// Writes the patched files into the private copy. Those that are not part of it stay away.
+fn apply(plan: &BuildPlan, tree: &Path) -> std::io::Result<()> {
+    for (path, change) in &plan.changes {
+        let file = tree.join(path);
+        let class = crate::classify::classify(path);
+        if change.before.is_none() && !class.can_reach_hypervisor() {
+            continue;
+        }
+        if change.before.is_some() && !file.exists() {
+            continue;
+        }
+        match &change.after {
+            Some(bytes) => {
+                if let Some(folder) = file.parent() {
+                    tree::create_private_dir(folder)?;
+                }
+                tree::remove(&file)?;
+                tree::write_mode(&file, bytes, change.executable)?;
+            }
+            None => tree::remove(&file)?,
+        }
+    }
+    Ok(())
+}
+
+/// Runs olddefconfig again where the patch touches Kconfig: new options get their defaults.
+fn reconfigure(
+    plan: &BuildPlan,
+    base: &Base,
+    kbuild: &Kbuild<'_>,
+    progress: &dyn Progress,
+) -> Result<Vec<ConfigChange>, Problems> {
+    let is_kconfig = |path: &String| path.rsplit('/').next().is_some_and(|name| name.starts_with("Kconfig"));
+    if !plan.changes.keys().any(is_kconfig) {
+        return Ok(Vec::new());
+    }
+    let call = Call { targets: &["olddefconfig"], records: None, stop_at_link: false };
+    let end = kbuild.run(&call, progress)?;
+    if !end.success {
+        return Err(kbuild.failure(&end, "the patched tree").into());
+    }
+    let (before, after) = (base::read_config(&base.pristine())?, base::read_config(&base.tree())?);
+    Ok(config::compare(&before, &after))
+}
+
+/// Both builds' records, and what follows from them.
+struct Capture<'a> {
+    plan: &'a BuildPlan,
+    base: &'a Base,
+    base_graph: Graph,
+    base_made: BTreeMap<String, Made>,
+    /// Records of both builds; the first `patched_from` are the original's.
+    graph: Graph,
+    made: BTreeMap<String, Made>,
+    patched_from: usize,
+    base_objects: BaseObjects,
+    /// Whether a file of the tree differs between the builds, as far as it was asked.
+    differs: BTreeMap<String, bool>,
+    remade: Vec<Remade>,
+}
+
+impl<'a> Capture<'a> {
+    fn new(plan: &'a BuildPlan, base: &'a Base, patched: Vec<Record>) -> Capture<'a> {
+        let tree = base.tree();
+        let mut base_graph = Graph::new(&tree, base.records.clone());
+        let patched_from = base.records.len();
+        let mut all = base.records.clone();
+        all.extend(patched);
+        let mut graph = Graph::new(&tree, all);
+        let base_made = base_graph.objects();
+        let made = graph.objects();
+        let base_objects = base.objects(base_made.values().map(|made| made.object.clone()));
+        Capture {
+            plan,
+            base,
+            base_graph,
+            base_made,
+            graph,
+            made,
+            patched_from,
+            base_objects,
+            differs: BTreeMap::new(),
+            remade: Vec::new(),
+        }
+    }
+
+    /// Whether a file's content differs between the builds.
+    fn differs(&mut self, path: &str) -> Result<bool, Problems> {
+        if let Some(known) = self.differs.get(path) {
+            return Ok(*known);
+        }
+        let read = |tree: PathBuf| match fs::read(tree.join(path)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Problems::from(codes::io(&error))),
+        };
+        let differs = read(self.base.pristine())? != read(self.base.tree())?;
+        self.differs.insert(path.to_owned(), differs);
+        Ok(differs)
+    }
+
+    /// The files that an object read, in either build, and that differ between them.
+    fn reached_by(&mut self, path: &str) -> Result<BTreeSet<String>, Problems> {
+        let mut read = BTreeSet::new();
+        if let Some(record) = self.made.get(path).map(|made| made.record) {
+            read.extend(self.graph.dependencies(record));
+        }
+        if let Some(record) = self.base_made.get(path).map(|made| made.record) {
+            read.extend(self.base_graph.dependencies(record));
+        }
+        let mut reached = BTreeSet::new();
+        for file in read {
+            if self.differs(&file)? {
+                reached.insert(file);
+            }
+        }
+        Ok(reached)
+    }
+
+    fn same_command(&self, path: &str) -> bool {
+        let (Some(base), Some(patched)) = (self.base_made.get(path), self.made.get(path)) else {
+            return false;
+        };
+        let (base, patched) = (&self.base_graph.records[base.record], &self.graph.records[patched.record]);
+        base.args == patched.args && base.dir == patched.dir
+    }
+
+    /// The objects that differ, and the paths of those made anew that do not.
+    fn objects(&mut self) -> Result<(Vec<CapturedObject>, Vec<String>), Problems> {
+        let is_linked = |made: Option<&Made>| made.is_some_and(|made| made.object.linked);
+        let mut candidates: BTreeSet<String> = BTreeSet::new();
+        for (path, made) in &self.made {
+            let appears = is_linked(Some(made)) && !is_linked(self.base_made.get(path));
+            if made.record >= self.patched_from || appears {
+                candidates.insert(path.clone());
+            }
+        }
+        for (path, made) in &self.base_made {
+            if made.object.linked && !is_linked(self.made.get(path)) {
+                candidates.insert(path.clone());
+            }
+        }
+        let (mut objects, mut identical) = (Vec::new(), Vec::new());
+        for path in candidates {
+            let (old, new) = (self.base_made.get(&path), self.made.get(&path));
+            let Some(object) = new.or(old).map(|made| made.object.clone()) else { continue };
+            let leaves = is_linked(old) && !is_linked(new);
+            let arrives = is_linked(new) && !is_linked(old);
+            let in_base = old.is_some() && !arrives && self.base_objects_has(&path);
+            let patched_file = self.base.tree().join(&path);
+            let base = if in_base { Some(self.base_objects.read(&path)?) } else { None };
+            let patched = if !leaves && patched_file.is_file() {
+                Some(fs::read(&patched_file).map_err(|error| codes::io(&error))?)
+            } else {
+                None
+            };
+            if base.is_none() && patched.is_none() {
+                continue;
+            }
+            let linked = object.linked || is_linked(old);
+            let same_command = self.same_command(&path);
+            let reached = self.reached_by(&path)?;
+            if object.linked {
+                self.remade.push(Remade { path: path.clone(), reached: reached.clone() });
+            }
+            if base == patched {
+                identical.push(path);
+                continue;
+            }
+            let BaseObject { source, assembler, .. } = object;
+            let reached_by = reached.into_iter().collect();
+            objects.push(CapturedObject {
+                path,
+                source,
+                assembler,
+                linked,
+                base,
+                patched,
+                same_command,
+                reached_by,
+            });
+        }
+        Ok((objects, identical))
+    }
+
+    fn base_objects_has(&self, path: &str) -> bool {
+        self.base_objects.list().binary_search_by(|object| object.path.as_str().cmp(path)).is_ok()
+    }
+
+    /// Refuses a build file's change that alters objects which no changed source leads to.
+    ///
+    /// A new or removed object counts as reached where the patch adds or removes its source.
+    fn other_objects(&self, objects: &[CapturedObject]) -> Problems {
+        let build_files: Vec<&TouchedFile> =
+            self.plan.touched.iter().filter(|file| file.class == FileClass::BuildFile).collect();
+        let mut problems = Problems::new();
+        if build_files.is_empty() {
+            return problems;
+        }
+        let sources: BTreeSet<&str> = self
+            .plan
+            .touched
+            .iter()
+            .filter(|file| file.class != FileClass::BuildFile)
+            .map(|file| file.path.as_str())
+            .collect();
+        let altered: Vec<&str> = objects
+            .iter()
+            .filter(|object| object.linked)
+            .filter(|object| {
+                let reached = sources.contains(object.source.as_str())
+                    || object.reached_by.iter().any(|file| sources.contains(file.as_str()));
+                !reached && (!object.same_command || !same_code(object))
+            })
+            .map(|object| object.path.as_str())
+            .collect();
+        let Some(first) = altered.first() else { return problems };
+        let shown = altered.iter().take(10).copied().collect::<Vec<_>>().join(", ");
+        let more =
+            if altered.len() > 10 { format!(" and {} more", altered.len() - 10) } else { String::new() };
+        let files = build_files.iter().map(|file| file.path.as_str()).collect::<Vec<_>>().join(", ");
+        problems.push(
+            Diagnostic::new(
+                codes::BUILD_FILE_CHANGES_OTHER_OBJECTS,
+                format!("{files} alters {} objects that the patch does not otherwise touch", altered.len()),
+            )
+            .at(Place::object(*first).source(build_files[0].path.clone(), None))
+            .why(format!("Altered: {shown}{more}."))
+            .advice("Leave the build file's change out, or make the fix in the sources alone."),
+        );
+        problems
+    }
+
+    /// The touched files, each with the linked objects that read it.
+    fn touched(&self) -> Vec<TouchedFile> {
+        let mut touched = self.plan.touched.clone();
+        for file in &mut touched {
+            file.objects = self
+                .remade
+                .iter()
+                .filter(|remade| remade.reached.contains(&file.path))
+                .map(|remade| remade.path.clone())
+                .collect();
+        }
+        touched
+    }
+}
+
+/// Whether what is loaded at run time is the same in both: sections with SHF_ALLOC, and their relocations.
+fn same_code(object: &CapturedObject) -> bool {
+    let (Some(base), Some(patched)) = (&object.base, &object.patched) else { return false };
+    match (loaded_sections(base), loaded_sections(patched)) {
+        (Some(base), Some(patched)) => base == patched,
+        _ => base == patched,
+    }
+}
+
+/// Name, flags, content and relocations (offset, kind, addend, target's name or section) of loaded sections.
+type Loaded = Vec<(String, u64, Vec<u8>, Vec<(u64, u32, i64, String)>)>;
+
+fn loaded_sections(bytes: &[u8]) -> Option<Loaded> {
+    use object::{ObjectSymbol, RelocationFlags, RelocationTarget, SectionFlags};
+    let file = object::File::parse(bytes).ok()?;
+    let mut loaded = Vec::new();
+    for section in file.sections() {
+        let SectionFlags::Elf { sh_flags, .. } = section.flags() else { return None };
+        if !sh_flags.contains(object::elf::SHF_ALLOC) {
+            continue;
+        }
+        let mut relocations = Vec::new();
+        for (offset, relocation) in section.relocations() {
+            let RelocationFlags::Elf { r_type } = relocation.flags() else { return None };
+            let target = match relocation.target() {
+                RelocationTarget::Symbol(index) => {
+                    let symbol = file.symbol_by_index(index).ok()?;
+                    let name = symbol.name().ok()?;
+                    let section = symbol.section_index().and_then(|index| file.section_by_index(index).ok());
+                    let section = section.and_then(|section| section.name().ok().map(str::to_owned));
+                    format!("{name} {} {}", section.unwrap_or_default(), symbol.address())
+                }
+                other => format!("{other:?}"),
+            };
+            relocations.push((offset, r_type.0, relocation.addend(), target));
+        }
+        let name = section.name().ok()?.to_owned();
+        loaded.push((name, sh_flags.0, section.uncompressed_data().ok()?.into_owned(), relocations));
+    }
+    Some(loaded)
+}

@@ -1,0 +1,87 @@
+//! The problems that planning and building can raise.
+
+use xsplice_report::Code;
+
+/// A patch is in no format that is understood, or is damaged.
+pub const PATCH_UNREADABLE: Code =
+    Code::failure("patch-unreadable", "The patch is damaged or in no format that is understood.");
+/// A patch carries binary changes.
+pub const PATCH_BINARY: Code = Code::failure("patch-binary", "The patch changes a binary file.");
+/// A patch names a file that cannot be patched: outside the tree, or behind a symbolic link.
+pub const PATCH_PATH: Code =
+    Code::failure("patch-path", "The patch names a file that cannot belong to the tree.");
+/// A hunk does not match the tree.
+pub const PATCH_DOES_NOT_APPLY: Code =
+    Code::failure("patch-does-not-apply", "The patch does not apply to the tree.");
+/// A hunk matched at another line.
+pub const PATCH_OFFSET: Code =
+    Code::warning("patch-offset", "A hunk matched exactly, but at another line than the patch says.");
+/// The tree is no Xen source tree.
+pub const TREE_UNUSABLE: Code = Code::failure("tree-unusable", "The tree is not a Xen source tree.");
+/// The tree changed while it was read.
+pub const TREE_CHANGED: Code = Code::failure("tree-changed", "The tree changed while it was being copied.");
+/// The cache folder cannot be used.
+pub const CACHE_UNUSABLE: Code = Code::failure("cache-unusable", "The cache folder cannot be used.");
+/// Reading or writing failed.
+pub const IO: Code = Code::failure("build-io", "Reading or writing a file failed.");
+/// A program that a build needs is not installed.
+pub const TOOL_MISSING: Code =
+    Code::failure("tool-missing", "A program that a hypervisor build needs is not installed.");
+/// The configuration cannot be read.
+pub const CONFIG_UNREADABLE: Code =
+    Code::failure("config-unreadable", "The configuration is not a Kconfig file.");
+/// The configuration has live patching off.
+pub const LIVEPATCH_OFF: Code =
+    Code::failure("livepatch-off", "The configuration builds a hypervisor without live patching.");
+/// Kconfig changed an option that decides about code everywhere.
+pub const CONFIG_DRIFT: Code = Code::refusal(
+    "config-drift",
+    "Kconfig changed an option of the configuration that decides about code everywhere.",
+);
+/// A compiler call failed.
+pub const COMPILE_FAILED: Code = Code::failure("compile-failed", "A file does not compile.");
+/// make failed elsewhere than at a compiler call.
+pub const MAKE_FAILED: Code = Code::failure("make-failed", "make failed.");
+/// The user stopped the build.
+pub const INTERRUPTED: Code = Code::failure("interrupted", "The build was interrupted.");
+/// A build file changes objects that the patch's sources do not reach.
+pub const BUILD_FILE_CHANGES_OTHER_OBJECTS: Code = Code::refusal(
+    "build-file-changes-other-objects",
+    "A changed build file alters objects that the patch does not otherwise touch.",
+);
+/// A linker script is touched.
+pub const LINKER_SCRIPT_CHANGED: Code =
+    Code::refusal("linker-script-changed", "The patch changes how the hypervisor is laid out in memory.");
+/// The layout of `struct livepatch_func` could not be learned.
+pub const FUNCS_LAYOUT_UNKNOWN: Code = Code::failure(
+    "funcs-layout-unknown",
+    "The layout of the tree's struct livepatch_func could not be determined.",
+);
+
+/// All of them.
+pub const ALL: &[Code] = &[
+    PATCH_UNREADABLE,
+    PATCH_BINARY,
+    PATCH_PATH,
+    PATCH_DOES_NOT_APPLY,
+    PATCH_OFFSET,
+    TREE_UNUSABLE,
+    TREE_CHANGED,
+    CACHE_UNUSABLE,
+    IO,
+    TOOL_MISSING,
+    CONFIG_UNREADABLE,
+    LIVEPATCH_OFF,
+    CONFIG_DRIFT,
+    COMPILE_FAILED,
+    MAKE_FAILED,
+    INTERRUPTED,
+    BUILD_FILE_CHANGES_OTHER_OBJECTS,
+    LINKER_SCRIPT_CHANGED,
+    FUNCS_LAYOUT_UNKNOWN,
+];
+
+/// An I/O problem as a diagnostic. fs-err's messages carry the path.
+pub(crate) fn io(error: &std::io::Error) -> xsplice_report::Diagnostic {
+    xsplice_report::Diagnostic::new(IO, error.to_string())
+}

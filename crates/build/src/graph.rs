@@ -1,0 +1,304 @@
+//! What the records of a build say: which objects there are, from which source, and which reach xen-syms.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::wrapper::{Record, Tool};
+
+/// One object of the original build.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct BaseObject {
+    /// Relative to the tree, such as `xen/arch/x86/traps.o`.
+    pub path: String,
+    /// Relative to the tree, such as `xen/arch/x86/traps.c`.
+    pub source: String,
+    /// Whether the source is assembler.
+    pub assembler: bool,
+    /// Whether it is part of the hypervisor (xen-syms), not only of something that the build makes besides.
+    pub linked: bool,
+}
+
+/// A path without `.` and `..`, by its words alone.
+pub(crate) fn normalise(path: &Path) -> String {
+    let mut parts: Vec<&std::ffi::OsStr> = Vec::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if !parts.is_empty() => {
+                parts.pop();
+            }
+            other => parts.push(other.as_os_str()),
+        }
+    }
+    parts.iter().collect::<PathBuf>().to_string_lossy().into_owned()
+}
+
+/// The object that a temporary one becomes: `d/.a.o.tmp` is renamed or copied to `d/a.o`
+/// (ENFORCE_UNIQUE_SYMBOLS in xen/Rules.mk).
+pub(crate) fn untemporary(path: &str) -> Option<String> {
+    let (folder, name) = path.rsplit_once('/').map_or(("", path), |(folder, name)| (folder, name));
+    let name = name.strip_prefix('.')?.strip_suffix(".tmp")?;
+    Some(if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") })
+}
+
+fn temporary(path: &str) -> String {
+    match path.rsplit_once('/') {
+        Some((folder, name)) => format!("{folder}/.{name}.tmp"),
+        None => format!(".{path}.tmp"),
+    }
+}
+
+/// How one file was made.
+#[derive(Debug, Clone)]
+struct Node {
+    tool: Tool,
+    inputs: Vec<String>,
+    /// The compilation's record.
+    record: Option<usize>,
+}
+
+/// An object, and the compilation behind it.
+#[derive(Debug, Clone)]
+pub(crate) struct Made {
+    pub(crate) object: BaseObject,
+    /// Index of its compilation among the records.
+    pub(crate) record: usize,
+}
+
+/// All that a build made.
+pub(crate) struct Graph {
+    tree: PathBuf,
+    pub(crate) records: Vec<Record>,
+    nodes: BTreeMap<String, Node>,
+    /// What the hypervisor is linked from.
+    roots: BTreeSet<String>,
+    /// Paths as they are, by how they were named: links of the tree are followed.
+    real: BTreeMap<String, String>,
+}
+
+impl Graph {
+    /// Reads records of a build in the private copy `tree`. Later ones replace earlier ones.
+    pub(crate) fn new(tree: &Path, records: Vec<Record>) -> Graph {
+        let mut graph = Graph {
+            tree: tree.to_owned(),
+            records,
+            nodes: BTreeMap::new(),
+            roots: BTreeSet::new(),
+            real: BTreeMap::new(),
+        };
+        let mut links = Vec::new();
+        for index in 0..graph.records.len() {
+            let record = &graph.records[index];
+            if record.code != 0 {
+                continue;
+            }
+            let output = graph.relative(&record.dir, &record.output);
+            let inputs: Vec<String> =
+                record.inputs.iter().map(|input| graph.relative(&record.dir, input)).collect();
+            if record.is_final_link() {
+                links.push(inputs);
+            } else if record.tool == Tool::Objcopy && inputs.first() == Some(&output) {
+                // In place: it is still what the compiler made of its source.
+            } else {
+                let compiled = (record.tool == Tool::Cc).then_some(index);
+                graph.nodes.insert(output, Node { tool: record.tool, inputs, record: compiled });
+            }
+        }
+        // The hypervisor proper is one object linked before (prelink.o); beside it stand tables of symbols.
+        for inputs in links {
+            let is_partial =
+                |input: &&String| graph.nodes.get(*input).is_some_and(|node| node.tool == Tool::Ld);
+            let partial: Vec<String> = inputs.iter().filter(is_partial).cloned().collect();
+            graph.roots.extend(if partial.is_empty() { inputs } else { partial });
+        }
+        graph
+    }
+
+    /// A path of a command, relative to the tree where it is inside.
+    fn relative(&self, dir: &Path, path: &str) -> String {
+        let full = dir.join(path);
+        let text = normalise(&full);
+        match Path::new(&text).strip_prefix(&self.tree) {
+            Ok(inside) => inside.to_string_lossy().into_owned(),
+            Err(_) => text,
+        }
+    }
+
+    /// As [`Graph::relative`], and through links of the tree to the file itself.
+    fn real(&mut self, dir: &Path, path: &str) -> String {
+        let relative = self.relative(dir, path);
+        if let Some(real) = self.real.get(&relative) {
+            return real.clone();
+        }
+        let real = match std::fs::canonicalize(self.tree.join(&relative)) {
+            Ok(full) => self.relative(Path::new("/"), &full.to_string_lossy()),
+            Err(_) => relative.clone(),
+        };
+        self.real.insert(relative, real.clone());
+        real
+    }
+
+    fn node(&self, path: &str) -> Option<&Node> {
+        self.nodes.get(path).or_else(|| self.nodes.get(&temporary(path)))
+    }
+
+    /// The compilation that a file comes from, through copies only.
+    fn compilation(&self, path: &str) -> Option<usize> {
+        let mut node = self.node(path)?;
+        // A chain of copies is short; a circle would be a damaged record.
+        for _ in 0..8 {
+            match node.tool {
+                Tool::Cc => return node.record,
+                Tool::Objcopy => node = self.node(node.inputs.first()?)?,
+                Tool::Ld | Tool::Ar => return None,
+            }
+        }
+        None
+    }
+
+    /// Everything that the hypervisor is linked from, directly or not.
+    fn linked(&self) -> BTreeSet<String> {
+        let mut linked = BTreeSet::new();
+        let mut open: Vec<String> = self.roots.iter().cloned().collect();
+        while let Some(path) = open.pop() {
+            if let Some(node) = self.node(&path)
+                && matches!(node.tool, Tool::Ld | Tool::Ar)
+            {
+                open.extend(node.inputs.iter().filter(|input| !linked.contains(*input)).cloned());
+            }
+            linked.insert(path);
+        }
+        linked
+    }
+
+    /// All objects that come from one source each, by path.
+    ///
+    /// Of an object and its copies (`a.o` and `a.init.o`) the one that is linked counts.
+    pub(crate) fn objects(&mut self) -> BTreeMap<String, Made> {
+        let linked = self.linked();
+        let mut copied: BTreeSet<&str> = BTreeSet::new();
+        for node in self.nodes.values().filter(|node| node.tool == Tool::Objcopy) {
+            copied.extend(node.inputs.iter().map(String::as_str));
+        }
+        let mut paths: BTreeSet<String> = linked.iter().cloned().collect();
+        for (path, node) in &self.nodes {
+            if matches!(node.tool, Tool::Cc | Tool::Objcopy) && !copied.contains(path.as_str()) {
+                let renamed = untemporary(path);
+                let name = renamed.filter(|_| node.tool == Tool::Cc).unwrap_or_else(|| path.clone());
+                if !copied.contains(name.as_str()) {
+                    paths.insert(name);
+                }
+            }
+        }
+        let mut objects = BTreeMap::new();
+        for path in paths {
+            let Some(index) = self.compilation(&path).filter(|_| path.ends_with(".o")) else { continue };
+            let (dir, input) = (self.records[index].dir.clone(), self.records[index].inputs[0].clone());
+            let object = BaseObject {
+                source: self.real(&dir, &input),
+                assembler: !input.ends_with(".c"),
+                linked: linked.contains(&path),
+                path: path.clone(),
+            };
+            objects.insert(path, Made { object, record: index });
+        }
+        objects
+    }
+
+    /// The files that a compilation read, relative to the tree, sorted. Those outside are left out.
+    pub(crate) fn dependencies(&mut self, record: usize) -> BTreeSet<String> {
+        let (dir, mut names) = (self.records[record].dir.clone(), self.records[record].dependencies.clone());
+        names.extend(self.records[record].inputs.iter().cloned());
+        names.iter().map(|name| self.real(&dir, name)).filter(|path| !path.starts_with('/')).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(tool: Tool, output: &str, inputs: &str) -> Record {
+        let partial = tool == Tool::Ld && !output.contains("xen-syms");
+        Record {
+            tool,
+            dir: "/t/xen".into(),
+            args: Vec::new(),
+            output: output.to_owned(),
+            inputs: inputs.split_whitespace().map(str::to_owned).collect(),
+            dependencies: Vec::new(),
+            partial,
+            code: 0,
+            message: String::new(),
+        }
+    }
+
+    #[test]
+    fn objects_are_followed_through_copies_archives_and_links() {
+        let mut graph = Graph::new(
+            Path::new("/t"),
+            vec![
+                record(Tool::Cc, "d/.a.o.tmp", "d/a.c"),
+                record(Tool::Objcopy, "d/a.o", "d/.a.o.tmp"),
+                record(Tool::Cc, "d/.b.o.tmp", "d/b.c"), // renamed by mv
+                record(Tool::Cc, "d/i.o", "d/i.c"),
+                record(Tool::Objcopy, "d/i.init.o", "d/i.o"),
+                record(Tool::Cc, "lib/l.o", "./lib/l.c"),
+                record(Tool::Cc, "d/e.o", "/t/xen/d/e.S"),
+                record(Tool::Cc, "d/g2.o", "d/g.c"),
+                record(Tool::Cc, "d/g3.o", "d/g.c"),
+                record(Tool::Cc, "boot/check.o", "boot/check.c"),
+                record(Tool::Cc, "symbols-dummy.o", "symbols-dummy.c"),
+                record(Tool::Ar, "lib/lib.a", "lib/l.o"),
+                record(Tool::Ld, "d/built_in.o", "d/a.o d/b.o d/i.init.o d/e.o d/g2.o d/g3.o"),
+                record(Tool::Ld, "prelink.o", "d/built_in.o lib/lib.a"),
+                record(Tool::Ld, "./.xen-syms.0", "./prelink.o symbols-dummy.o"),
+            ],
+        );
+        let objects = graph.objects();
+        let shown: Vec<String> = objects
+            .values()
+            .map(|made| {
+                let object = &made.object;
+                format!("{} {} {}", object.path, object.source, if object.linked { "linked" } else { "-" })
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "xen/boot/check.o xen/boot/check.c -",
+                "xen/d/a.o xen/d/a.c linked",
+                "xen/d/b.o xen/d/b.c linked",
+                "xen/d/e.o xen/d/e.S linked",
+                "xen/d/g2.o xen/d/g.c linked",
+                "xen/d/g3.o xen/d/g.c linked",
+                "xen/d/i.init.o xen/d/i.c linked",
+                "xen/lib/l.o xen/lib/l.c linked",
+                "xen/symbols-dummy.o xen/symbols-dummy.c -",
+            ]
+        );
+        assert!(objects["xen/d/e.o"].object.assembler);
+    }
+
+    #[test]
+    fn a_later_record_replaces_an_earlier_one_and_failures_do_not_count() {
+        let mut failed = record(Tool::Cc, "d/a.o", "d/other.c");
+        failed.code = 1;
+        let mut graph = Graph::new(
+            Path::new("/t"),
+            vec![
+                record(Tool::Cc, "d/a.o", "d/a.c"),
+                record(Tool::Cc, "d/b.o", "d/b.c"),
+                record(Tool::Ld, "prelink.o", "d/a.o d/b.o"),
+                record(Tool::Ld, "xen-syms", "prelink.o"),
+                record(Tool::Ld, "prelink.o", "d/b.o"),
+                failed,
+            ],
+        );
+        let objects = graph.objects();
+        assert_eq!(objects["xen/d/a.o"].object.source, "xen/d/a.c");
+        assert!(!objects["xen/d/a.o"].object.linked);
+        assert!(objects["xen/d/b.o"].object.linked);
+    }
+}

@@ -1,0 +1,164 @@
+//! The first stage: what the patches touch, and what a build would need.
+
+use std::path::PathBuf;
+
+use fs_err as fs;
+use xsplice_report::{Diagnostic, Place, Problems};
+
+use crate::classify::{self, FileClass, TouchedFile};
+use crate::config::{self, Options};
+use crate::patchset::{self, Changes};
+use crate::request::Request;
+use crate::tools::Tools;
+use crate::tree::{self, Entry, Snapshot};
+use crate::{base, codes};
+
+/// What planning found.
+#[derive(Debug)]
+pub enum Planned {
+    /// There is something to build.
+    Build(Box<BuildPlan>),
+    /// Nothing that the patches touch can reach the hypervisor.
+    Nothing(NothingToBuild),
+}
+
+/// A change that cannot reach the hypervisor; each file's `reason` says why.
+#[derive(Debug, Clone)]
+pub struct NothingToBuild {
+    /// What the patches touch. Empty where they cancel out.
+    pub touched: Vec<TouchedFile>,
+    /// Warnings.
+    pub warnings: Problems,
+}
+
+/// All that [`crate::build()`] needs.
+#[derive(Debug)]
+pub struct BuildPlan {
+    pub(crate) request: Request,
+    pub(crate) changes: Changes,
+    pub(crate) touched: Vec<TouchedFile>,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) config: Vec<u8>,
+    pub(crate) asked: Options,
+    pub(crate) tools: Tools,
+    /// The name of the kept build that belongs to all this.
+    pub(crate) key: String,
+    pub(crate) warnings: Problems,
+}
+
+impl BuildPlan {
+    /// What the patches touch, sorted by path.
+    pub fn touched(&self) -> &[TouchedFile] {
+        &self.touched
+    }
+
+    /// The first line of the compiler's own description.
+    pub fn compiler(&self) -> &str {
+        &self.tools.compiler
+    }
+
+    /// Whether an earlier run has left the original build.
+    pub fn base_is_kept(&self) -> bool {
+        base::is_complete(&self.request.cache, &self.key)
+    }
+}
+
+/// Reads patches, tree and configuration.
+///
+/// # Errors
+/// Patches that do not apply, a tree or configuration that is none, missing programs: all that is found.
+pub fn plan(request: Request) -> Result<Planned, Problems> {
+    check_tree(&request)?;
+    let (changes, warnings) = patchset::apply_all(&request.tree, &request.patches)?;
+    let touched = classify::touched(&changes);
+    if !touched.iter().any(|file| file.class.can_reach_hypervisor()) {
+        return Ok(Planned::Nothing(NothingToBuild { touched, warnings }));
+    }
+    let mut problems = Problems::new();
+    problems.extend(linker_scripts(&touched));
+    let config = read_config(&request);
+    let tools = Tools::find(&request.toolchain, &request.make_vars);
+    if let Err(more) = &config {
+        problems.push(more.clone());
+    }
+    if let Err(more) = &tools {
+        problems.extend(more.clone());
+    }
+    let ((config, asked), tools) = match (config, tools) {
+        (Ok(config), Ok(tools)) if problems.is_harmless() => (config, tools),
+        _ => return Err(problems),
+    };
+    let snapshot = tree::snapshot(&request.tree, None).map_err(|error| codes::io(&error))?;
+    check_same(&snapshot, &changes)?;
+    let key = base::key(&request, &snapshot, &config, &tools);
+    Ok(Planned::Build(Box::new(BuildPlan {
+        request,
+        changes,
+        touched,
+        snapshot,
+        config,
+        asked,
+        tools,
+        key,
+        warnings,
+    })))
+}
+
+fn check_tree(request: &Request) -> Result<(), Diagnostic> {
+    let makefile = request.tree.join("xen/Makefile");
+    if makefile.is_file() && request.tree.join("Config.mk").is_file() {
+        return Ok(());
+    }
+    let place = Place::file(request.tree.display().to_string());
+    let inside = request.tree.join("Rules.mk").is_file() && request.tree.join("Kconfig").is_file();
+    let advice = if inside {
+        "Give the folder above this one: the one that holds xen/ and Config.mk."
+    } else {
+        "Give the folder that holds xen/ and Config.mk."
+    };
+    Err(Diagnostic::new(codes::TREE_UNUSABLE, "there is no Xen source tree here").at(place).advice(advice))
+}
+
+fn linker_scripts(touched: &[TouchedFile]) -> Option<Diagnostic> {
+    let file = touched.iter().find(|file| file.class == FileClass::LinkerScript)?;
+    Some(
+        Diagnostic::new(codes::LINKER_SCRIPT_CHANGED, format!("{} is changed", file.path))
+            .at(Place::file(&file.path))
+            .why("It decides where things lie in memory, and the running hypervisor lies there already.")
+            .advice("Leave this part out if the fix works without it; otherwise the host needs a reboot."),
+    )
+}
+
+fn read_config(request: &Request) -> Result<(Vec<u8>, Options), Diagnostic> {
+    let place = Place::file(request.config.display().to_string());
+    let bytes = fs::read(&request.config)
+        .map_err(|error| Diagnostic::new(codes::CONFIG_UNREADABLE, error.to_string()).at(place.clone()))?;
+    let options = std::str::from_utf8(&bytes)
+        .map_err(|_| "it is not text".to_owned())
+        .and_then(config::parse)
+        .map_err(|what| {
+            Diagnostic::new(codes::CONFIG_UNREADABLE, what)
+                .at(place)
+                .advice("Give the hypervisor's configuration, such as /boot/xen-VERSION.config.")
+        })?;
+    Ok((bytes, options))
+}
+
+/// Whether the files that the patches were applied to are the ones that will be copied.
+fn check_same(snapshot: &Snapshot, changes: &Changes) -> Result<(), Diagnostic> {
+    for (path, change) in changes {
+        if let (Some(Entry::File { hash, .. }), Some(before)) =
+            (snapshot.entries.get(&PathBuf::from(path)), &change.before)
+            && *hash != *blake3::hash(before).as_bytes()
+        {
+            return Err(tree_changed(path));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn tree_changed(path: &str) -> Diagnostic {
+    Diagnostic::new(codes::TREE_CHANGED, "the tree changed while it was being read")
+        .at(Place::file(path))
+        .advice("Run again while nothing else writes there.")
+}
