@@ -1,1 +1,26 @@
 //! Verifies and inspects a payload with a parser of its own.
+//!
+//! A payload is checked twice before it leaves: by the code that writes it, and here, by code that
+//! shares nothing with the former. [`verify()`] replays what Xen's loader does with a payload (upload,
+//! symbol resolution, relocation, the checks of its special sections), adds the rules that the loader
+//! does not know but a running host depends on, and collects everything that is wrong. [`inspect()`]
+//! shows what a payload holds. [`XenSymbols`] is the shipped hypervisor as the loader sees it.
+
+pub mod codes;
+mod elf;
+mod inspect;
+mod layout;
+pub mod payload;
+mod rules;
+mod text;
+mod verify;
+mod xen;
+
+pub use inspect::{
+    BugFrameCounts, FunctionInfo, HookInfo, Inspection, MetadataInfo, SCHEMA, SectionInfo, SpecialCounts,
+    inspect,
+};
+pub use payload::Payload;
+pub use text::render_text;
+pub use verify::{Facts, Verdict, VerifyInput, verify};
+pub use xen::{XenSymbol, XenSymbols};

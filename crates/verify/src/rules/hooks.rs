@@ -1,0 +1,99 @@
+//! Rules about hooks, and about there being something to do at all.
+
+use xsplice_report::{Place, Problems};
+
+use super::special::stray;
+use crate::codes;
+use crate::payload::{Target, hook_kinds};
+use crate::verify::{Context, in_section, problem};
+
+/// All rules about hooks.
+pub(crate) fn check(context: &Context<'_>, problems: &mut Problems) {
+    something_to_do(context, problems);
+    for (name, _, is_array) in hook_kinds() {
+        size(context, name, is_array, problems);
+        stray(context, name, 8, &[0], problems);
+    }
+    targets(context, problems);
+}
+
+/// Functions or hooks are there, and no such section is empty (`check_patching_sections`,
+/// xen/common/livepatch.c, 4.14 to 4.22).
+fn something_to_do(context: &Context<'_>, problems: &mut Problems) {
+    let names = hook_kinds().map(|(name, _, _)| name).into_iter().chain([".livepatch.funcs"]);
+    let present: Vec<_> = names.filter_map(|name| context.payload.section(name)).collect();
+    if present.is_empty() {
+        problems.push(problem(
+            codes::NOTHING_TO_DO,
+            "the payload has neither functions nor hooks",
+            Place::none(),
+            "Xen refuses payloads without .livepatch.funcs and without hooks.",
+            "Give it something to replace.",
+        ));
+    }
+    for section in present.into_iter().filter(|s| s.size == 0) {
+        problems.push(problem(
+            codes::MISSING_SECTION,
+            format!("the section {} is empty", section.name),
+            in_section(section),
+            "Xen refuses empty lists of functions and hooks.",
+            "Leave the section out.",
+        ));
+    }
+}
+
+/// Arrays hold whole pointers, single hooks exactly one (LIVEPATCH_ASSIGN_MULTI_HOOK and
+/// LIVEPATCH_ASSIGN_SINGLE_HOOK, xen/common/livepatch.c, 4.14 to 4.22). 4.13 knows load and unload only.
+fn size(context: &Context<'_>, name: &str, is_array: bool, problems: &mut Problems) {
+    let Some(section) = context.payload.section(name).filter(|s| s.size > 0) else { return };
+    let fits = if is_array { section.size.is_multiple_of(8) } else { section.size == 8 };
+    if !fits {
+        problems.push(problem(
+            codes::HOOK_SIZE,
+            format!("the section {name} has {} bytes", section.size),
+            in_section(section),
+            if is_array {
+                "It is an array of pointers of 8 bytes."
+            } else {
+                "There can be one such hook only, a pointer of 8 bytes."
+            },
+            "Correct the number of hooks.",
+        ));
+    }
+    if !is_array && !context.is_modern() {
+        problems.push(problem(
+            codes::SPECIAL_UNKNOWN,
+            format!("this Xen does not know the section {name}"),
+            in_section(section),
+            "Xen 4.13 has load and unload hooks only, and passes over others in silence.",
+            "Use a load hook.",
+        ));
+    }
+}
+
+/// The host's side: hooks are called without another look; no NULL, and nothing but code of the payload.
+fn targets(context: &Context<'_>, problems: &mut Problems) {
+    for hook in &context.content.hooks {
+        let payload = context.payload;
+        let is_code = match hook.target {
+            Target::Section { section, offset } => {
+                let section = &payload.sections[section];
+                section.is_code() && u64::try_from(offset).is_ok_and(|offset| offset < section.size)
+            }
+            _ => false,
+        };
+        if !is_code {
+            let what = match hook.target {
+                Target::Literal(0) => format!("a {} hook is NULL", hook.kind),
+                _ => format!("a {} hook is not code of the payload", hook.kind),
+            };
+            problems.push(problem(
+                codes::HOOK_TARGET,
+                what,
+                Place::none().section(payload.section_name(hook.section)).offset(hook.offset),
+                "Xen calls it without another look, with interrupts off for some kinds.",
+                "Let the hook be a function of the payload, by a 64-bit relocation.",
+            ));
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Rules about relocations of loaded sections; Xen skips all others.
+
+use xsplice_report::{Code, Place, Problems};
+
+use crate::codes;
+use crate::payload::{
+    Payload, R_X86_64_PC32, R_X86_64_PLT32, Relocation, RelocationSection, SHN_ABS, Section,
+};
+use crate::verify::{Context, in_section, problem};
+
+const REBUILD: &str = "Build the payload again; a tool has damaged this one.";
+
+/// All rules about relocations.
+pub(crate) fn check(context: &Context<'_>, problems: &mut Problems) {
+    let payload = context.payload;
+    let mut written: Vec<(usize, u64, u64)> = Vec::new();
+    for group in &payload.relocations {
+        let Some(target) = payload.sections.get(group.target).filter(|s| s.is_loaded()) else { continue };
+        if !sound(payload, group, target, problems) {
+            continue;
+        }
+        for relocation in &group.entries {
+            one(context, target, relocation, problems);
+            if let Some(width @ 1..) = relocation.width() {
+                written.push((group.target, relocation.offset, width));
+            }
+        }
+    }
+    overlaps(payload, written, problems);
+}
+
+/// Relocation sections refer to the symbol table and hold whole entries with addends
+/// (`livepatch_elf_perform_relocs`, xen/common/livepatch_elf.c; `arch_livepatch_perform_rel`,
+/// xen/arch/x86/livepatch.c, 4.13 to 4.22). Whether one can be read.
+fn sound(
+    payload: &Payload<'_>,
+    group: &RelocationSection,
+    target: &Section<'_>,
+    problems: &mut Problems,
+) -> bool {
+    let section = &payload.sections[group.section];
+    let mut say = |what: String, why: &str| {
+        problems.push(problem(codes::RELOCATION_SECTION, what, in_section(section), why, REBUILD));
+    };
+    if Some(group.link) != payload.symtab {
+        say(
+            format!("relocations of {} refer to section {} as symbol table", target.name, group.link),
+            "That is not the symbol table.",
+        );
+    }
+    if !group.with_addends {
+        say(format!("relocations of {} have no addends", target.name), "Xen takes type RELA only.");
+    } else if !group.readable {
+        say(
+            format!(
+                "relocations of {} have {} bytes in entries of {}",
+                target.name, section.size, section.entsize
+            ),
+            "Xen takes entries of at least 24 bytes that fill the section.",
+        );
+    }
+    if target.is_nobits() && !group.entries.is_empty() {
+        say(
+            format!("{} has relocations, but no contents", target.name),
+            "What is zero-initialised has nothing to relocate.",
+        );
+    }
+    group.readable
+}
+
+/// One relocation (`arch_livepatch_perform_rela`, xen/arch/x86/livepatch.c, 4.13 to 4.22).
+fn one(context: &Context<'_>, target: &Section<'_>, relocation: &Relocation, problems: &mut Problems) {
+    let payload = context.payload;
+    let place = in_section(target).offset(relocation.offset).symbol(payload.symbol_name(relocation.symbol));
+    let mut say = |code: Code, what: String, why: &str, advice: &str| {
+        problems.push(problem(code, what, place.clone(), why, advice));
+    };
+    symbol(payload, relocation, &mut say);
+    let Some(width) = relocation.width() else {
+        say(
+            codes::RELOCATION_TYPE,
+            format!("a relocation has type {}", relocation.kind),
+            "Xen knows R_X86_64_NONE, _64, _PC32 and _PLT32.",
+            "Compile as Xen does: position independent, hidden visibility, no PLT, no thread-local storage.",
+        );
+        return;
+    };
+    let end = relocation.offset.checked_add(width);
+    if width > 0 && end.is_none_or(|end| end > target.size) {
+        say(
+            codes::RELOCATION_OFFSET,
+            format!("a relocation writes {width} bytes, and the section has {:#x}", target.size),
+            "Xen refuses relocations that write outside.",
+            REBUILD,
+        );
+        return;
+    }
+    if matches!(relocation.kind, R_X86_64_PC32 | R_X86_64_PLT32) {
+        distance(context, target, relocation, &mut say);
+    }
+}
+
+/// Symbols exist and are in memory.
+fn symbol(payload: &Payload<'_>, relocation: &Relocation, say: &mut dyn FnMut(Code, String, &str, &str)) {
+    let Some(symbol) = payload.symbols.get(relocation.symbol).filter(|_| relocation.symbol != 0) else {
+        say(
+            codes::RELOCATION_SYMBOL,
+            format!("a relocation refers to symbol {} of {}", relocation.symbol, payload.symbols.len()),
+            "Xen refuses symbol 0 and those past the end of the symbol table.",
+            REBUILD,
+        );
+        return;
+    };
+    let loaded = payload.sections.get(symbol.section).is_none_or(Section::is_loaded);
+    if !symbol.is_undefined() && symbol.section != SHN_ABS && !loaded {
+        say(
+            codes::RELOCATION_SYMBOL,
+            format!(
+                "a relocation refers to section {}, which is not loaded",
+                payload.section_name(symbol.section)
+            ),
+            "Only sections with the flag A (allocate) are in memory.",
+            "Keep what loaded code refers to in a loaded section.",
+        );
+    }
+}
+
+/// Displacements fit into 32 bits with the payload at either end of the area for payloads.
+fn distance(
+    context: &Context<'_>,
+    target: &Section<'_>,
+    relocation: &Relocation,
+    say: &mut dyn FnMut(Code, String, &str, &str),
+) {
+    for placed in [&context.low, &context.high] {
+        let (Some(to), Some(from)) = (placed.symbol(relocation.symbol), placed.section(target.index)) else {
+            return;
+        };
+        let value = to
+            .wrapping_add_signed(relocation.addend)
+            .wrapping_sub(from.wrapping_add(relocation.offset)) as i64;
+        if i32::try_from(value).is_err() {
+            say(
+                codes::RELOCATION_OVERFLOW,
+                format!("a displacement of {value:#x} does not fit into 32 bits"),
+                "Code reaches 2 GiB in either direction.",
+                "Refer to it through a 64-bit address.",
+            );
+            return;
+        }
+    }
+}
+
+/// The host's side: of two relocations that write the same bytes, the order decides.
+fn overlaps(payload: &Payload<'_>, mut written: Vec<(usize, u64, u64)>, problems: &mut Problems) {
+    written.sort_unstable();
+    for pair in written.windows(2) {
+        let ((section, first, width), (other, second, _)) = (pair[0], pair[1]);
+        if section == other && second < first.saturating_add(width) {
+            problems.push(problem(
+                codes::RELOCATION_OVERLAP,
+                "two relocations write the same bytes",
+                Place::none().section(payload.section_name(section)).offset(second),
+                "The last one wins, and what the bytes then mean is nobody's intention.",
+                REBUILD,
+            ));
+        }
+    }
+}

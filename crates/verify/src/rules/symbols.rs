@@ -1,0 +1,159 @@
+//! Rules about symbols: those that Xen has to find, and those that the payload adds.
+
+use xsplice_report::{Place, Problems};
+
+use crate::codes;
+use crate::payload::{SHN_ABS, SHN_COMMON, Symbol};
+use crate::verify::{Context, Found, new_symbols, problem};
+
+/// Characters that Xen keeps of a name: KSYM_NAME_LEN less the NUL (xen/include/xen/symbols.h).
+const LONGEST: usize = 126;
+
+/// All rules about symbols.
+pub(crate) fn check(context: &Context<'_>, problems: &mut Problems) {
+    for (index, symbol) in context.payload.symbols.iter().enumerate().skip(1) {
+        name(context, index, symbol, problems);
+        section(context, index, symbol, problems);
+        resolved(context, index, symbol, problems);
+        init(context, index, symbol, problems);
+    }
+    collisions(context, problems);
+}
+
+fn place(context: &Context<'_>, index: usize) -> Place {
+    Place::none().symbol(context.payload.symbol_name(index))
+}
+
+/// Names are inside the string table (`elf_get_sym`, xen/common/livepatch_elf.c). The host's side: longer
+/// ones than KSYM_NAME_LEN are cut when they are kept (`build_symbol_table`), and Xen's table has none.
+fn name(context: &Context<'_>, index: usize, symbol: &Symbol<'_>, problems: &mut Problems) {
+    if !symbol.name_ok {
+        problems.push(problem(
+            codes::SYMBOL_NAME,
+            format!("the name of symbol {index} cannot be read"),
+            Place::none(),
+            "Names must be inside the string table of the symbol table.",
+            "Build the payload again; a tool has damaged this one.",
+        ));
+    }
+    let kept = symbol.is_undefined()
+        || context.payload.sections.get(symbol.section).is_some_and(crate::payload::Section::is_loaded);
+    if kept && symbol.name.len() > LONGEST {
+        problems.push(problem(
+            codes::SYMBOL_NAME,
+            format!("the name of a symbol has {} characters", symbol.name.len()),
+            place(context, index),
+            "Xen cuts names after 126 characters, so this one would not be found, or be taken for another.",
+            "Give the symbol a shorter name.",
+        ));
+    }
+}
+
+/// Symbols are in sections that exist, and not in common storage (`livepatch_elf_resolve_symbols`,
+/// xen/common/livepatch_elf.c, 4.13 to 4.22). The host's side: their value is inside the section.
+fn section(context: &Context<'_>, index: usize, symbol: &Symbol<'_>, problems: &mut Problems) {
+    match symbol.section {
+        0 | SHN_ABS => {}
+        SHN_COMMON => problems.push(problem(
+            codes::SYMBOL_COMMON,
+            "a symbol asks for common storage",
+            place(context, index),
+            "Xen allocates none.",
+            "Compile with -fno-common.",
+        )),
+        number => {
+            let size = context.payload.sections.get(number).map(|s| s.size);
+            if size.is_none_or(|size| symbol.value > size) {
+                let what = match size {
+                    None => format!("a symbol is in section {number}, which does not exist"),
+                    Some(size) => {
+                        format!("a symbol is at {:#x} of a section of {size:#x} bytes", symbol.value)
+                    }
+                };
+                problems.push(problem(
+                    codes::SYMBOL_SECTION,
+                    what,
+                    place(context, index),
+                    "Xen would refuse it, or whoever refers to it would reach into something else.",
+                    "Build the payload again; a tool has damaged this one.",
+                ));
+            }
+        }
+    }
+}
+
+/// Undefined symbols are found by their exact name, weak ones too (`livepatch_elf_resolve_symbols`).
+/// The host's side: which of several is found differs between Xen builds.
+fn resolved(context: &Context<'_>, index: usize, symbol: &Symbol<'_>, problems: &mut Problems) {
+    match context.found.get(index).copied().flatten() {
+        Some(Found::Missing) => problems.push(problem(
+            codes::SYMBOL_UNKNOWN,
+            format!("nothing provides the symbol {:?}", symbol.name),
+            place(context, index),
+            "Xen refuses to load the payload when a name is neither in its own table nor in a loaded payload.",
+            advice_for_unknown(context, symbol.name),
+        )),
+        Some(Found::Ambiguous) => problems.push(problem(
+            codes::SYMBOL_AMBIGUOUS,
+            format!("several symbols have the name {:?}", symbol.name),
+            place(context, index),
+            "Which of them Xen takes depends on how it was built.",
+            "Refer to it by address, as an absolute symbol.",
+        )),
+        _ => {}
+    }
+}
+
+fn advice_for_unknown(context: &Context<'_>, name: &str) -> String {
+    let names = context.xen.as_ref().map(|xen| xen.table_names_of(name)).unwrap_or_default();
+    if names.is_empty() {
+        "Check that the symbol file is that of the running Xen, and that all payloads to stack on are given."
+            .into()
+    } else {
+        let few: Vec<&str> = names.iter().copied().take(4).collect();
+        format!("Xen knows symbols of that name as {}.", few.join(", "))
+    }
+}
+
+/// The host's side: nothing refers, by name or by address, to memory that is given back after boot
+/// (`__init_begin` to `__init_end` of xen/arch/x86/xen.lds.S); the loader does not look.
+fn init(context: &Context<'_>, index: usize, symbol: &Symbol<'_>, problems: &mut Problems) {
+    let Some(xen) = &context.xen else { return };
+    let address = match context.found.get(index).copied().flatten() {
+        Some(Found::Xen(address)) => address,
+        None if symbol.section == SHN_ABS => symbol.value,
+        _ => return,
+    };
+    if xen.in_init(address) {
+        problems.push(problem(
+            codes::SYMBOL_IN_INIT,
+            format!("a reference leads to {address:#x}, which is gone after boot"),
+            place(context, index),
+            "The loader takes it, and the first use faults.",
+            "Leave functions of init code out of the change.",
+        ));
+    }
+}
+
+/// New symbols, locals too, must not exist in Xen or in a payload below (`build_symbol_table`,
+/// xen/common/livepatch.c, 4.13 to 4.22).
+fn collisions(context: &Context<'_>, problems: &mut Problems) {
+    let low = &context.low;
+    let new: Vec<u64> = context.content.funcs.iter().filter_map(|f| low.address(f.new)).collect();
+    for (index, name) in new_symbols(context.payload, low, &new) {
+        let owner = if context.xen.as_ref().is_some_and(|xen| xen.named(name).next().is_some()) {
+            "Xen".to_string()
+        } else if let Some(i) = context.below.iter().position(|b| b.exports.contains_key(name)) {
+            format!("payload {} of those to stack on", i + 1)
+        } else {
+            continue;
+        };
+        problems.push(problem(
+            codes::SYMBOL_COLLIDES,
+            format!("{owner} has a symbol {name:?} already"),
+            place(context, index),
+            "Xen refuses payloads that bring a name which exists, unless it is that of a replacement.",
+            "Rename the new symbol, or leave its name out of the payload's symbol table.",
+        ));
+    }
+}
