@@ -1,6 +1,6 @@
 //! An object taken apart into what has a meaning of its own: functions, data, and the rest in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use xsplice_objects::{Class, Home, Object, SectionId, SymbolKind};
 
@@ -19,6 +19,9 @@ pub enum ItemKind {
     Data,
     /// Bytes without a name: jump tables, constants, padding.
     Blob,
+    /// Code that inline assembler put aside (Xen's UNLIKELY_START): pieces of several functions in one section,
+    /// each entered by a jump. A label there names the section, not a function.
+    Aside,
 }
 
 /// A function, a data object, or bytes without a name.
@@ -60,12 +63,14 @@ pub struct Items<'o> {
     pub object: &'o Object,
     items: Vec<Item>,
     by_section: BTreeMap<SectionId, Vec<ItemId>>,
+    aside_starts: BTreeSet<(SectionId, u64)>,
 }
 
 impl<'o> Items<'o> {
     /// Takes an object apart.
     pub fn of(object: &'o Object) -> Items<'o> {
-        let mut items = Items { object, items: Vec::new(), by_section: BTreeMap::new() };
+        let mut items =
+            Items { object, items: Vec::new(), by_section: BTreeMap::new(), aside_starts: BTreeSet::new() };
         for (id, section) in object.sections() {
             let divided = matches!(
                 section.class,
@@ -84,6 +89,7 @@ impl<'o> Items<'o> {
             }
         }
         items.join_fragments();
+        items.find_asides();
         items
     }
 
@@ -157,7 +163,13 @@ impl<'o> Items<'o> {
         self.items.push(Item {
             name: symbols[0].name.clone(),
             aliases: symbols[1..].iter().map(|s| s.name.clone()).collect(),
-            kind: if executable { ItemKind::Function } else { ItemKind::Data },
+            kind: match executable {
+                true if symbols.iter().all(|s| s.size == 0 && s.local && s.name.ends_with(".unlikely")) => {
+                    ItemKind::Aside
+                }
+                true => ItemKind::Function,
+                false => ItemKind::Data,
+            },
             local: symbols[0].local,
             weak: symbols.iter().all(|s| s.weak),
             section: id,
@@ -194,6 +206,44 @@ impl<'o> Items<'o> {
             unit: None,
         });
         ids.push(ItemId(self.items.len() - 1));
+    }
+
+    /// Every piece of code put aside is entered by a jump from elsewhere: the targets divide it.
+    fn find_asides(&mut self) {
+        if !self.items.iter().any(|item| item.kind == ItemKind::Aside) {
+            return;
+        }
+        let mut starts = BTreeSet::new();
+        for (_, section) in
+            self.object.sections().filter(|(_, s)| matches!(s.class, Class::Text | Class::InitText))
+        {
+            let (ends, _) = crate::meaning::instruction_ends(&section.data, &section.relocations, 0);
+            for relocation in &section.relocations {
+                let symbol = self.object.symbol(relocation.symbol);
+                let (Home::Section(home), Some(end)) = (symbol.home, ends.get(&relocation.offset)) else {
+                    continue;
+                };
+                let distance = (end - relocation.offset).cast_signed();
+                let offset = symbol.value.cast_signed() + relocation.addend + distance;
+                if let Some((id, _)) = self.at(home, offset)
+                    && self.get(id).kind == ItemKind::Aside
+                {
+                    starts.insert((home, offset.max(0).cast_unsigned()));
+                }
+            }
+        }
+        self.aside_starts = starts;
+    }
+
+    /// The piece of code put aside that holds an offset: its start and end in bytes from the section's start.
+    pub fn aside_range(&self, section: SectionId, offset: i64) -> (u64, u64) {
+        let offset = offset.max(0).cast_unsigned();
+        let size = self.object.section(section).size;
+        let start =
+            self.aside_starts.range((section, 0)..=(section, offset)).next_back().map_or(0, |&(_, at)| at);
+        let end =
+            self.aside_starts.range((section, start + 1)..(section, size)).next().map_or(size, |&(_, at)| at);
+        (start, end)
     }
 
     fn join_fragments(&mut self) {

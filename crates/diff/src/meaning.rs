@@ -4,7 +4,7 @@
 //! when every such field refers to the same thing: a name, a string or constant by its content, a place in the
 //! same function, or bytes without a name by their content.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{Decoder, DecoderOptions};
 use xsplice_objects::{Class, Home, Object, RelocKind, Relocation, SectionId, Special};
@@ -96,7 +96,8 @@ impl<'o> View<'o> {
         let known = items
             .iter()
             .map(|(_, item)| {
-                if item.kind == ItemKind::Blob || item.local && is_by_content(item) {
+                if matches!(item.kind, ItemKind::Blob | ItemKind::Aside) || item.local && is_by_content(item)
+                {
                     Known::Content
                 } else if item.local {
                     Known::Local(item.name.clone())
@@ -173,6 +174,16 @@ impl<'o> View<'o> {
         let item = self.items.get(id);
         if unit.is_some_and(|unit| self.items.head(id) == unit) {
             return Meaning::Inside(fragment_name(self.items, id), distance);
+        }
+        if item.kind == ItemKind::Aside {
+            let (start, end) = self.items.aside_range(section, offset);
+            if path.contains(&id) {
+                return Meaning::Loop(0, offset - start.cast_signed());
+            }
+            path.push(id);
+            let content = self.code_in(section, start, end, unit, path);
+            path.pop();
+            return Meaning::Bytes(Box::new(content), offset - start.cast_signed());
         }
         match self.known(id) {
             Known::Global(name) => Meaning::Global(name.clone(), distance),
@@ -265,10 +276,38 @@ impl<'o> View<'o> {
             for entry in entries.get(&id).into_iter().flatten() {
                 described.push(self.entry(entry, Some(head)));
             }
+            for (aside, start, end) in self.asides_of(id) {
+                let inside =
+                    |entry: &&Entry| (start..end).contains(&entry.fields[0].spot.offset.cast_unsigned());
+                for entry in entries.get(&aside).into_iter().flatten().filter(inside) {
+                    described.push(self.entry(entry, Some(head)));
+                }
+            }
         }
         fragments[1..].sort();
         described.sort();
         Fingerprint { fragments, entries: described }
+    }
+
+    /// The pieces of code put aside that a function's fragment jumps to: item, start and end in the section.
+    pub fn asides_of(&self, id: ItemId) -> BTreeSet<(ItemId, u64, u64)> {
+        let item = self.items.get(id);
+        let section = self.object().section(item.section);
+        let relocations = section.relocations_in(item.start, item.end);
+        let (ends, _) = instruction_ends(&section.bytes(item.start, item.end), relocations, item.start);
+        let mut found = BTreeSet::new();
+        for relocation in relocations {
+            let Some(end) = ends.get(&relocation.offset) else { continue };
+            let spot = self.spot(relocation, (end - relocation.offset).cast_signed());
+            let Some(section) = spot.section else { continue };
+            if let Some((id, _)) = self.items.at(section, spot.offset)
+                && self.items.get(id).kind == ItemKind::Aside
+            {
+                let (start, end) = self.items.aside_range(section, spot.offset);
+                found.insert((id, start, end));
+            }
+        }
+        found
     }
 
     /// The meaning of an entry to code of `unit`.

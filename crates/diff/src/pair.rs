@@ -168,7 +168,7 @@ impl<'p> Correlated<'p> {
     fn match_by_name(&mut self) {
         let by_name = index(&self.parts.base);
         for (id, item) in self.parts.patched.iter() {
-            if item.kind == ItemKind::Blob || is_counted_data(item) {
+            if matches!(item.kind, ItemKind::Blob | ItemKind::Aside) || is_counted_data(item) {
                 continue;
             }
             let names = std::iter::once(&item.name).chain(&item.aliases);
@@ -223,7 +223,7 @@ impl<'p> Correlated<'p> {
             self.counterpart[p.0] = Some(*b);
             return;
         }
-        type Test = fn(&Item, &Item, Option<&BTreeSet<String>>, Option<&BTreeSet<String>>) -> bool;
+        type Test = fn(&Item, &Item, Option<&Use>, Option<&Use>) -> bool;
         let tests: [Test; 3] = [
             |b, p, bu, pu| b.size() == p.size() && b.class == p.class && bu == pu,
             |b, p, bu, pu| b.size() == p.size() && b.class == p.class && shares_user(bu, pu),
@@ -286,7 +286,10 @@ impl<'p> Correlated<'p> {
 
 fn index<'i>(items: &'i Items<'_>) -> BTreeMap<&'i str, Vec<ItemId>> {
     let mut index: BTreeMap<&str, Vec<ItemId>> = BTreeMap::new();
-    for (id, item) in items.iter().filter(|(_, item)| item.kind != ItemKind::Blob && !is_counted_data(item)) {
+    for (id, item) in items
+        .iter()
+        .filter(|(_, item)| !matches!(item.kind, ItemKind::Blob | ItemKind::Aside) && !is_counted_data(item))
+    {
         for name in std::iter::once(&item.name).chain(&item.aliases) {
             index.entry(name).or_default().push(id);
         }
@@ -306,7 +309,17 @@ fn same_sort(base: &Item, patched: &Item) -> bool {
         && (base.class == Class::PerCpu) == (patched.class == Class::PerCpu)
 }
 
-type Users = BTreeMap<ItemId, BTreeSet<String>>;
+/// Who refers to a data item, by name.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Use {
+    /// The functions that refer to it.
+    functions: BTreeSet<String>,
+    /// For each reference, in order, the function and the string or name that the code refers to next: tells
+    /// two equal variables of one function apart, such as the flags of two warn-once messages.
+    contexts: Vec<(String, String)>,
+}
+
+type Users = BTreeMap<ItemId, Use>;
 
 /// For each local data item the functions that refer to it, by name.
 fn users(items: &Items<'_>) -> Users {
@@ -317,19 +330,29 @@ fn users(items: &Items<'_>) -> Users {
         let relocations = section.relocations_in(item.start, item.end);
         let code = section.bytes(item.start, item.end);
         let (ends, _) = crate::meaning::instruction_ends(&code, relocations, item.start);
-        for relocation in relocations {
-            let adjust = match ends.get(&relocation.offset) {
-                Some(end) if relocation.kind.is_relative() => (end - relocation.offset).cast_signed(),
-                _ => 0,
-            };
-            let spot = view.spot(relocation, adjust);
-            let Some((target, _)) = spot.section.and_then(|section| items.at(section, spot.offset)) else {
+        let name = plain_function(&items.get(items.head(id)).name).to_owned();
+        let spots: Vec<_> = relocations
+            .iter()
+            .map(|relocation| match ends.get(&relocation.offset) {
+                Some(end) if relocation.kind.is_relative() => {
+                    view.spot(relocation, (end - relocation.offset).cast_signed())
+                }
+                _ => view.spot(relocation, 0),
+            })
+            .collect();
+        for (index, spot) in spots.iter().enumerate() {
+            let target = spot.section.and_then(|section| items.at(section, spot.offset));
+            let Some((target, _)) = target.filter(|(target, _)| items.get(*target).kind == ItemKind::Data)
+            else {
                 continue;
             };
-            if items.get(target).kind == ItemKind::Data {
-                let head = items.get(items.head(id));
-                users.entry(target).or_default().insert(plain_function(&head.name).to_owned());
-            }
+            let known = users.entry(target).or_default();
+            known.functions.insert(name.clone());
+            let next = spots[index + 1..].iter().find_map(|spot| match view.meaning(*spot, None) {
+                crate::meaning::Meaning::Text(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+                _ => None,
+            });
+            known.contexts.push((name.clone(), next.unwrap_or_default()));
         }
     }
     users
@@ -340,9 +363,9 @@ fn plain_function(name: &str) -> &str {
     name.split('.').next().unwrap_or(name)
 }
 
-fn shares_user(base: Option<&BTreeSet<String>>, patched: Option<&BTreeSet<String>>) -> bool {
+fn shares_user(base: Option<&Use>, patched: Option<&Use>) -> bool {
     match (base, patched) {
-        (Some(base), Some(patched)) => base.intersection(patched).next().is_some(),
+        (Some(base), Some(patched)) => base.functions.intersection(&patched.functions).next().is_some(),
         _ => false,
     }
 }

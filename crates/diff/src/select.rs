@@ -441,6 +441,11 @@ impl<'s, 'p> Selector<'s, 'p> {
         {
             return Some((Target::Piece(piece), start));
         }
+        if item.kind == ItemKind::Aside {
+            let (start, end) = items.aside_range(section, offset);
+            let piece = self.aside(index, id, section, (start, end), unit, by);
+            return Some((Target::Piece(piece), start.cast_signed()));
+        }
         if item.class.is_init() {
             let place = self.place(index, by).section(section_name);
             let name = item.name.clone();
@@ -611,6 +616,29 @@ impl<'s, 'p> Selector<'s, 'p> {
         };
         let piece = self.keep(key, piece);
         self.fill_code(index, piece, section_id, start, end, unit, by);
+        piece
+    }
+
+    /// Code put aside, with the entries that describe it.
+    fn aside(
+        &mut self,
+        index: usize,
+        id: ItemId,
+        section: SectionId,
+        (start, end): (u64, u64),
+        unit: Option<ItemId>,
+        by: &str,
+    ) -> PieceId {
+        if let Some(&piece) = self.pieces.get(&Key::Code(index, section, start, end)) {
+            return piece;
+        }
+        let piece = self.extra_code(index, PieceKind::Text, section, start, end, unit, by);
+        let parts = self.pair(index).correlated.parts;
+        for entry in parts.patched_entries.by_item.get(&id).into_iter().flatten() {
+            if (start..end).contains(&entry.fields[0].spot.offset.cast_unsigned()) {
+                self.entry(index, entry, unit.unwrap_or(id), by);
+            }
+        }
         piece
     }
 
