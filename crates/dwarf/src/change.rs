@@ -246,3 +246,28 @@ impl fmt::Display for What {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_hold_every_value_of_an_enumerator() {
+        let change = LayoutChange {
+            kind: TypeKind::Enum,
+            name: "e".into(),
+            change: What::EnumeratorChanged { enumerator: "A".into(), from: -1, to: i128::from(u64::MAX) },
+            base_line: None,
+            patched_line: Some(("xen/common/e.c".into(), 3)),
+            harmless: None,
+        };
+        assert_eq!(
+            serde_json::to_string(&change).expect("a report"),
+            r#"{"kind":"enum","name":"e","change":{"what":"enumerator-changed","enumerator":"A","from":-1,"to":18446744073709551615},"patched_line":["xen/common/e.c",3]}"#
+        );
+        let diagnostic = change.diagnostic();
+        assert_eq!(diagnostic.what, "enum e: enumerator A changed from -1 to 18446744073709551615");
+        assert_eq!(diagnostic.place.to_string(), "xen/common/e.c:3, enum e");
+        assert!(!diagnostic.why.is_empty() && !diagnostic.advice.is_empty());
+    }
+}

@@ -64,6 +64,10 @@ impl Sections {
 
     /// `None` if there is no `.debug_info`.
     pub fn read(bytes: &[u8]) -> Result<Option<Sections>, Error> {
+        // Code of the boot loader stage is ELF32.
+        if bytes.starts_with(&elf::ELFMAG) && bytes.get(4) != Some(&elf::ELFCLASS64.0) {
+            return Err(Error::NotRelocatable);
+        }
         let header = Header::parse(bytes)?;
         if header.endian().is_err() || !header.is_little_endian() {
             return Err(Error::NotRelocatable);

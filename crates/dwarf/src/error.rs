@@ -11,7 +11,7 @@ pub enum Error {
     #[error("not a readable ELF64 object: {0}")]
     Elf(String),
     /// Not a relocatable object of a supported machine.
-    #[error("not a relocatable x86-64 or arm64 object")]
+    #[error("not a relocatable 64-bit object for x86-64 or arm64")]
     NotRelocatable,
     /// A debug section is compressed (`SHF_COMPRESSED` or `.zdebug_*`).
     #[error("debug section {0} is compressed")]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::{compile, compilers};
 use object::{Object, ObjectSection};
-use xsplice_dwarf::{DebugInfo, Error, layout_changes};
+use xsplice_dwarf::{DebugInfo, Error, layout_changes, render};
 
 fn exercise(bytes: &[u8], other: &DebugInfo) {
     if let Ok(Some(info)) = DebugInfo::read(bytes) {
@@ -87,4 +87,74 @@ fn unsupported_forms_are_named() {
     assert!(matches!(DebugInfo::read(b"no object at all"), Err(Error::Elf(_))));
     let program = std::fs::read(std::env::current_exe().expect("this test")).expect("its bytes");
     assert_eq!(DebugInfo::read(&program).err(), Some(Error::NotRelocatable));
+}
+
+/// Debug information of one unit: abbreviations 1 a unit, 2 `struct s`, 3 its member `m`, 4 a typedef `s`.
+fn assembled(entries: &str) -> Result<Option<DebugInfo>, Error> {
+    let text = format!(
+        r#"
+        .section .debug_abbrev,"",@progbits
+        .byte 1,0x11,1,0,0
+        .byte 2,0x13,1,3,8,0xb,0xb,0,0
+        .byte 3,0xd,0,3,8,0x49,0x13,0x38,0xb,0,0
+        .byte 4,0x16,0,3,8,0x49,0x13,0,0
+        .byte 0
+        .section .debug_info,"",@progbits
+    unit:
+        .long 2f-1f
+    1:  .value 4
+        .long 0
+        .byte 8
+        .byte 1
+        {entries}
+        .byte 0
+    2:
+        "#
+    );
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let file = folder.path().join("entries.s");
+    std::fs::write(&file, text).expect("written");
+    DebugInfo::read(&compile("gcc", file.to_str().expect("a path"), &[]))
+}
+
+#[test]
+fn types_that_hold_themselves() {
+    let held = r#"s: .byte 2; .asciz "s"; .byte 8; .byte 3; .asciz "m"; .long s-unit; .byte 0; .byte 0"#;
+    assert!(matches!(assembled(held), Err(Error::Nesting(_))), "{:?}", assembled(held));
+    let named = r#"s: .byte 4; .asciz "s"; .long s-unit"#;
+    assert!(matches!(assembled(named), Err(Error::Nesting(_))), "{:?}", assembled(named));
+    let nowhere = r#"s: .byte 4; .asciz "s"; .long 3"#;
+    assert!(matches!(assembled(nowhere), Err(Error::NoType(3))), "{:?}", assembled(nowhere));
+    let mut chain: String =
+        (0..100_000).map(|i| format!(".byte 4; .asciz \"s\"; .long s{}-unit\ns{i}:", i + 1)).collect();
+    chain
+        .push_str(r#".byte 2; .asciz "s"; .byte 8; .byte 0; s100000: .byte 2; .asciz "s"; .byte 8; .byte 0"#);
+    assert!(matches!(assembled(&chain), Err(Error::Nesting(_))), "{:?}", assembled(&chain).err());
+}
+
+#[test]
+fn structures_of_more_members_than_can_be_told() {
+    let mut source =
+        String::from("#ifdef PATCHED\nstruct { long v; } v0;\n#else\nstruct { int v; } v0;\n#endif\n");
+    for level in 1..=24 {
+        source += &format!("struct {{ typeof(v{}) a, b; }} v{level};\n", level - 1);
+    }
+    source += "struct top { typeof(v24) held; } top;\n";
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let file = folder.path().join("deep.c");
+    std::fs::write(&file, source).expect("written");
+    let read = |options: &[&str]| {
+        let object = compile("gcc", file.to_str().expect("a path"), options);
+        DebugInfo::read(&object).expect("readable").expect("debug information")
+    };
+    let (base, patched) = (read(&["-g"]), read(&["-g", "-DPATCHED"]));
+    let start = Instant::now();
+    let changes = layout_changes(&base, &patched);
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    let what: Vec<String> = changes.iter().map(render).collect();
+    let expected = [
+        "struct top: size changed from 67108864 to 134217728 bytes",
+        "struct top: differs, and is too large to say how",
+    ];
+    assert_eq!(what, expected);
 }
