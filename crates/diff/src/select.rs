@@ -134,6 +134,9 @@ pub struct World<'w> {
     pub replaced: &'w BTreeSet<String>,
 }
 
+/// Names from 127 characters on are cut by the loader (xen/common/livepatch_elf.c, KSYM_NAME_LEN).
+const LONGEST_SYMBOL: usize = 127;
+
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Key {
     Item(usize, ItemId),
@@ -253,15 +256,7 @@ impl<'s, 'p> Selector<'s, 'p> {
             Class::Bss => PieceKind::Bss,
             _ => PieceKind::Data,
         };
-        let symbol =
-            (item.kind != ItemKind::Blob && *correlated.patched.known(id) != Known::Content).then(|| {
-                let base =
-                    correlated.counterpart[id.0].filter(|_| !self.pair(index).new_copies.contains(&id));
-                match base {
-                    Some(base) => self.table_name(index, base, true),
-                    None => self.table_name(index, id, false),
-                }
-            });
+        let symbol = self.symbol(index, id);
         let piece = Piece {
             kind,
             object: parts.pair.path.clone(),
@@ -274,6 +269,25 @@ impl<'s, 'p> Selector<'s, 'p> {
             because,
         };
         self.keep(Key::Item(index, id), piece)
+    }
+
+    /// The payload's own name for an item. The loader refuses a name that is there already unless it is that of a
+    /// replaced function, so fragments and new copies of existing data stay without one.
+    fn symbol(&self, index: usize, id: ItemId) -> Option<String> {
+        let correlated = &self.pair(index).correlated;
+        let item = correlated.parts.patched.get(id);
+        if item.kind == ItemKind::Blob
+            || *correlated.patched.known(id) == Known::Content
+            || item.unit.is_some()
+        {
+            return None;
+        }
+        if let Some(base) = correlated.counterpart[id.0] {
+            let function = item.kind == ItemKind::Function;
+            return function.then(|| self.table_name(index, base, true));
+        }
+        let name = self.table_name(index, id, false);
+        (!item.local || !self.world.has(&name) && name.len() < LONGEST_SYMBOL).then_some(name)
     }
 
     fn keep(&mut self, key: Key, piece: Piece) -> PieceId {
