@@ -101,7 +101,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(problems) => {
             for problem in &problems.0 {
-                println!("{}: {}\n  {}\n  {}\n  {}", problem.code.name, problem.what, problem.place, problem.why, problem.advice);
+                println!(
+                    "{}: {}\n  {}\n  {}\n  {}",
+                    problem.code.name, problem.what, problem.place, problem.why, problem.advice
+                );
             }
             ExitCode::from(problems.outcome().exit_code())
         }

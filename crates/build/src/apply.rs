@@ -22,7 +22,7 @@ pub(crate) enum HunkLine {
 
 impl Hunk {
     /// The lines that it expects.
-    fn old(&self) -> Vec<&[u8]> {
+    fn expects(&self) -> Vec<&[u8]> {
         self.lines
             .iter()
             .filter_map(|line| match line {
@@ -33,7 +33,7 @@ impl Hunk {
     }
 
     /// The lines that it leaves.
-    fn new(&self) -> Vec<&[u8]> {
+    fn leaves(&self) -> Vec<&[u8]> {
         self.lines
             .iter()
             .filter_map(|line| match line {
@@ -112,8 +112,8 @@ pub(crate) fn apply(old: &[u8], hunks: &[Hunk]) -> Result<(Vec<u8>, Vec<Offset>)
             offsets.push(Offset { hunk: index + 1, lines: drift });
         }
         result.extend(&file[used..place]);
-        result.extend(hunk.new());
-        used = place + hunk.old().len();
+        result.extend(hunk.leaves());
+        used = place + hunk.expects().len();
     }
     result.extend(&file[used..]);
     Ok((result.concat(), offsets))
@@ -121,7 +121,7 @@ pub(crate) fn apply(old: &[u8], hunks: &[Hunk]) -> Result<(Vec<u8>, Vec<Offset>)
 
 /// The index of the first line that a hunk covers, by its own word. An empty range names the line before.
 fn expected_start(hunk: &Hunk) -> i64 {
-    start(hunk.old_start, hunk.old().len())
+    start(hunk.old_start, hunk.expects().len())
 }
 
 fn start(first: usize, len: usize) -> i64 {
@@ -133,7 +133,7 @@ fn matches_at(file: &[&[u8]], wanted: &[&[u8]], place: usize) -> bool {
 }
 
 fn find(file: &[&[u8]], hunk: &Hunk, used: usize, drift: i64) -> Result<usize, MismatchKind> {
-    let wanted = hunk.old();
+    let wanted = hunk.expects();
     if wanted.is_empty() && !file.is_empty() {
         return Err(MismatchKind::NoContext);
     }
@@ -169,7 +169,7 @@ fn find(file: &[&[u8]], hunk: &Hunk, used: usize, drift: i64) -> Result<usize, M
 /// expected there.
 fn first_difference<'a>(file: &[&[u8]], hunk: &'a Hunk, drift: i64) -> (usize, &'a [u8]) {
     let expected = usize::try_from(expected_start(hunk) + drift).unwrap_or(0);
-    let wanted = hunk.old();
+    let wanted = hunk.expects();
     let index = wanted
         .iter()
         .enumerate()
@@ -182,7 +182,7 @@ fn first_difference<'a>(file: &[&[u8]], hunk: &'a Hunk, drift: i64) -> (usize, &
 fn has_all(file: &[&[u8]], hunks: &[Hunk]) -> bool {
     let mut used = 0;
     hunks.iter().all(|hunk| {
-        let left = hunk.new();
+        let left = hunk.leaves();
         if left.is_empty() {
             return false;
         }
@@ -211,7 +211,7 @@ mod tests {
         let lines = text
             .split_inclusive('\n')
             .map(|line| {
-                let rest = line[1..].as_bytes().to_vec();
+                let rest = line.as_bytes()[1..].to_vec();
                 match &line[..1] {
                     " " => HunkLine::Context(rest),
                     "-" => HunkLine::Delete(rest),

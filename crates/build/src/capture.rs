@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use object::{Object, ObjectSection};
-use serde::Serialize;
 use xsplice_report::{Diagnostic, Place, Problems};
 
 use crate::base::{self, Base, BaseObjects};
@@ -66,11 +65,13 @@ pub struct CapturedBuild {
     pub warnings: Vec<Diagnostic>,
 }
 
-/// One line of what a build gave, for reports.
-#[derive(Debug, Clone, Serialize)]
+/// A part of the hypervisor that the patched build made anew, added or removed.
 struct Remade {
     path: String,
+    source: String,
     reached: BTreeSet<String>,
+    /// Whether it differs in its command, or in what is loaded of it.
+    altered: bool,
 }
 
 /// Builds the original (or takes the kept one) and the patched tree, and captures what differs.
@@ -95,7 +96,7 @@ pub fn build(plan: BuildPlan, progress: &dyn Progress) -> Result<CapturedBuild, 
     }
     let mut capture = Capture::new(&plan, &base, end.records);
     let (objects, identical) = capture.objects()?;
-    let problems = capture.other_objects(&objects);
+    let problems = capture.other_objects();
     if !problems.is_harmless() {
         return Err(problems);
     }
@@ -278,17 +279,11 @@ impl<'a> Capture<'a> {
             let linked = object.linked || is_linked(old);
             let same_command = self.same_command(&path);
             let reached = self.reached_by(&path)?;
-            if object.linked {
-                self.remade.push(Remade { path: path.clone(), reached: reached.clone() });
-            }
-            if base == patched {
-                identical.push(path);
-                continue;
-            }
             let BaseObject { source, assembler, .. } = object;
-            let reached_by = reached.into_iter().collect();
-            objects.push(CapturedObject {
-                path,
+            let equal = base == patched;
+            let reached_by = reached.iter().cloned().collect();
+            let captured = CapturedObject {
+                path: path.clone(),
                 source,
                 assembler,
                 linked,
@@ -296,7 +291,21 @@ impl<'a> Capture<'a> {
                 patched,
                 same_command,
                 reached_by,
-            });
+            };
+            if linked {
+                let altered = !same_command || !(equal || same_code(&captured));
+                self.remade.push(Remade {
+                    path: path.clone(),
+                    source: captured.source.clone(),
+                    reached,
+                    altered,
+                });
+            }
+            if equal {
+                identical.push(path);
+            } else {
+                objects.push(captured);
+            }
         }
         Ok((objects, identical))
     }
@@ -308,7 +317,7 @@ impl<'a> Capture<'a> {
     /// Refuses a build file's change that alters objects which no changed source leads to.
     ///
     /// A new or removed object counts as reached where the patch adds or removes its source.
-    fn other_objects(&self, objects: &[CapturedObject]) -> Problems {
+    fn other_objects(&self) -> Problems {
         let build_files: Vec<&TouchedFile> =
             self.plan.touched.iter().filter(|file| file.class == FileClass::BuildFile).collect();
         let mut problems = Problems::new();
@@ -322,15 +331,15 @@ impl<'a> Capture<'a> {
             .filter(|file| file.class != FileClass::BuildFile)
             .map(|file| file.path.as_str())
             .collect();
-        let altered: Vec<&str> = objects
+        let altered: Vec<&str> = self
+            .remade
             .iter()
-            .filter(|object| object.linked)
-            .filter(|object| {
-                let reached = sources.contains(object.source.as_str())
-                    || object.reached_by.iter().any(|file| sources.contains(file.as_str()));
-                !reached && (!object.same_command || !same_code(object))
+            .filter(|remade| {
+                let reached = sources.contains(remade.source.as_str())
+                    || remade.reached.iter().any(|file| sources.contains(file.as_str()));
+                remade.altered && !reached
             })
-            .map(|object| object.path.as_str())
+            .map(|remade| remade.path.as_str())
             .collect();
         let Some(first) = altered.first() else { return problems };
         let shown = altered.iter().take(10).copied().collect::<Vec<_>>().join(", ");

@@ -1,0 +1,483 @@
+//! Whole builds of a miniature hypervisor.
+//!
+//! This program is also the wrapper that those builds call, which is why it has a main of its own.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+use libtest_mimic::{Arguments, Trial};
+use xsplice_build::{
+    CapturedBuild, FileClass, PatchInput, Planned, Progress, Request, Silent, Toolchain, build, plan,
+};
+use xsplice_report::{Diagnostic, Problems};
+
+const CONFIG: &str = "CONFIG_LIVEPATCH=y\nCONFIG_SPARE=y\n";
+
+/// Files of the miniature tree, below xen/.
+const FILES: &[(&str, &str)] = &[
+    ("Makefile", include_str!("mini.mk")),
+    ("Kconfig", "# options\ndefault CONFIG_FROM_KCONFIG=y\n"),
+    ("COPYING", "words\n"),
+    ("arch/arm/x.c", "int arm;\n"),
+    ("arch/x86/entry.S", ".text\n.globl entry\nentry: ret\n"),
+    (
+        "common/a.c",
+        "#include <xen/s.h>\nint f(struct s *s) { return s->a + 1; }\nint g(void) { return 2; }\n",
+    ),
+    (
+        "common/b.c",
+        "#include <generated/xlat.h>\nint b(void) { return XLAT; }\nint h(void) { return __LINE__; }\n",
+    ),
+    (
+        "common/multi.c",
+        "#include <xen/s.h>\n#define CAT2(a, b) a##b\n#define CAT(a, b) CAT2(a, b)\nint CAT(m, LEVEL)(struct s *s) { return s->b; }\n",
+    ),
+    ("common/version.c", "#include <xen/compile.h>\nconst char *version(void) { return BUILT __FILE__; }\n"),
+    ("common/i.c", "static const int t[] = { 1, 2 };\nint i(int n) { return t[n]; }\n"),
+    ("common/check.c", "int check(void) { return 0; }\n"),
+    (
+        "common/livepatch.c",
+        "#include <xen/livepatch.h>\nint lp(struct livepatch_func *f) { return f->version; }\n",
+    ),
+    ("lib/l.c", "int l(void) { return 7; }\n"),
+    ("include/xen/s.h", "struct s { int a; int b; };\n"),
+    ("include/xen/lib.h", ""),
+    ("include/xen/types.h", ""),
+    (
+        "include/xen/livepatch.h",
+        "#define LIVEPATCH_PAYLOAD_VERSION 2\nstruct livepatch_func { const char *name; void *new_addr; void *old_addr; unsigned int new_size; unsigned int old_size; unsigned char version; unsigned char pad[39]; unsigned char expect[32]; };\n",
+    ),
+    ("include/xlat.lst", "XLAT 5\n"),
+];
+
+/// A tree, a configuration and a cache, all temporary.
+struct Lab {
+    root: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Lab {
+    fn new() -> Lab {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().to_owned();
+        for (path, text) in FILES {
+            put(&root.join("tree/xen").join(path), text);
+        }
+        put(&root.join("tree/Config.mk"), "CC ?= cc\n");
+        put(&root.join("tree/docs/d.txt"), "words\n");
+        put(&root.join("config"), CONFIG);
+        Lab { root, _folder: folder }
+    }
+
+    fn request(&self, patches: &[String]) -> Request {
+        let patches = patches.iter().enumerate().map(|(index, text)| PatchInput {
+            name: format!("{index}.patch"),
+            bytes: text.clone().into_bytes(),
+        });
+        let mut request = Request::new(
+            self.root.join("tree"),
+            patches.collect(),
+            self.root.join("config"),
+            self.root.join("cache"),
+            std::env::current_exe().unwrap(),
+            self.root.join("logs"),
+        );
+        request.jobs = 2;
+        request
+    }
+
+    fn run(&self, patches: &[String]) -> Result<CapturedBuild, Problems> {
+        run(self.request(patches), &Silent)
+    }
+
+    fn base(&self) -> PathBuf {
+        let bases = fs::read_dir(self.root.join("cache/bases")).unwrap();
+        bases.map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap()
+    }
+}
+
+fn run(request: Request, progress: &dyn Progress) -> Result<CapturedBuild, Problems> {
+    match plan(request)? {
+        Planned::Build(plan) => build(*plan, progress),
+        Planned::Nothing(nothing) => panic!("nothing to build: {nothing:?}"),
+    }
+}
+
+fn put(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+/// A patch that replaces `old` in a file of the tree by `new`, which may have more or fewer lines.
+fn edit(path: &str, old: &str, new: &str) -> String {
+    let name = path.strip_prefix("xen/").unwrap();
+    let before = FILES.iter().find(|(path, _)| *path == name).unwrap().1;
+    assert!(before.contains(old), "{old}");
+    let after = before.replacen(old, new, 1);
+    let mut text = format!(
+        "--- a/{path}\n+++ b/{path}\n@@ -1,{} +1,{} @@\n",
+        before.lines().count(),
+        after.lines().count()
+    );
+    text.extend(before.lines().map(|line| format!("-{line}\n")));
+    text.extend(after.lines().map(|line| format!("+{line}\n")));
+    text
+}
+
+fn added(path: &str, line: &str) -> String {
+    format!(
+        "diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+{line}\n"
+    )
+}
+
+fn paths(built: &CapturedBuild) -> Vec<&str> {
+    built.objects.iter().map(|object| object.path.as_str()).collect()
+}
+
+fn only(result: Result<CapturedBuild, Problems>) -> Diagnostic {
+    let mut problems = result.map(|built| format!("{built:?}")).unwrap_err();
+    assert_eq!(problems.0.len(), 1, "{problems:?}");
+    problems.0.remove(0)
+}
+
+/// Every file below a folder with its content.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(contents(&path));
+        } else {
+            found.insert(path.clone(), fs::read(&path).unwrap());
+        }
+    }
+    found
+}
+
+fn one_line() -> String {
+    edit("xen/common/a.c", "return 2", "return 3")
+}
+
+fn a_changed_line_gives_its_object_before_and_after() {
+    let lab = Lab::new();
+    let before = contents(&lab.root.join("tree"));
+    let built = lab.run(&[one_line()]).unwrap();
+    assert_eq!(paths(&built), ["xen/common/a.o"]);
+    let object = &built.objects[0];
+    assert_eq!(object.source, "xen/common/a.c");
+    assert_eq!(object.reached_by, ["xen/common/a.c"]);
+    assert!(object.linked && object.same_command && !object.assembler);
+    let (base, patched) = (object.base.as_ref().unwrap(), object.patched.as_ref().unwrap());
+    let has = |bytes: &[u8], text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+    for bytes in [base, patched] {
+        assert!(has(bytes, b".text.g\0") && has(bytes, b".debug_info"), "sections and -g");
+        assert!(has(bytes, b"common/a.c\0"), "objcopy's step counts");
+        assert!(!has(bytes, lab.root.to_str().unwrap().as_bytes()), "no place of the private copy");
+    }
+    assert!(has(patched, b"\xb8\x03\0\0\0") && has(base, b"\xb8\x02\0\0\0"), "mov $N, %eax");
+    assert_eq!(built.touched.len(), 1);
+    assert_eq!(built.touched[0].objects, ["xen/common/a.o"]);
+    assert_eq!(contents(&lab.root.join("tree")), before, "the tree is only read");
+    let layout = built.funcs_layout;
+    assert_eq!((layout.version, layout.size, layout.old_addr, layout.version_offset), (2, 104, 16, 32));
+    assert_eq!(layout.expect, Some(72));
+    assert!(built.built_xen_syms.unwrap().is_file());
+    let changes: Vec<&str> = built.config_changes.iter().map(|change| change.name.as_str()).collect();
+    assert_eq!(changes, ["FROM_KCONFIG", "X86"]);
+}
+
+fn all_objects_of_the_original_are_known() {
+    let lab = Lab::new();
+    let built = lab.run(&[one_line()]).unwrap();
+    let list: Vec<String> = built
+        .base_objects
+        .list()
+        .iter()
+        .map(|object| {
+            format!("{} {}{}", object.path, object.source, if object.linked { "" } else { " unlinked" })
+        })
+        .collect();
+    assert_eq!(
+        list,
+        [
+            "xen/arch/x86/entry.o xen/arch/x86/entry.S",
+            "xen/common/a.o xen/common/a.c",
+            "xen/common/b.o xen/common/b.c",
+            "xen/common/check.o xen/common/check.c unlinked",
+            "xen/common/i.init.o xen/common/i.c",
+            "xen/common/livepatch.o xen/common/livepatch.c",
+            "xen/common/multi_2.o xen/common/multi.c",
+            "xen/common/multi_3.o xen/common/multi.c",
+            "xen/common/version.o xen/common/version.c",
+            "xen/lib/l.o xen/lib/l.c",
+        ]
+    );
+    assert!(built.base_objects.read("xen/lib/l.o").unwrap().starts_with(b"\x7fELF"));
+}
+
+fn a_header_reaches_all_that_read_it_and_one_source_may_give_several_objects() {
+    let lab = Lab::new();
+    let built = lab.run(&[edit("xen/include/xen/s.h", "int a;", "long a;")]).unwrap();
+    assert_eq!(paths(&built), ["xen/common/a.o", "xen/common/multi_2.o", "xen/common/multi_3.o"]);
+    assert!(built.objects.iter().all(|object| object.reached_by == ["xen/include/xen/s.h"]));
+    assert_eq!(built.touched[0].objects, paths(&built));
+}
+
+fn copies_archives_and_assembler_are_followed() {
+    let lab = Lab::new();
+    let patches = [
+        edit("xen/common/i.c", "1, 2", "1, 3"),
+        edit("xen/lib/l.c", "7", "8"),
+        edit("xen/arch/x86/entry.S", "ret", "nop; ret"),
+        edit("xen/common/check.c", "0", "1"),
+    ];
+    let built = lab.run(&patches).unwrap();
+    let found: Vec<(&str, bool, bool)> =
+        built.objects.iter().map(|object| (object.path.as_str(), object.linked, object.assembler)).collect();
+    assert_eq!(
+        found,
+        [
+            ("xen/arch/x86/entry.o", true, true),
+            ("xen/common/check.o", false, false),
+            ("xen/common/i.init.o", true, false),
+            ("xen/lib/l.o", true, false),
+        ]
+    );
+}
+
+fn a_second_patch_uses_the_kept_build_and_sees_nothing_of_the_first() {
+    struct Steps(Mutex<Vec<String>>);
+    impl Progress for Steps {
+        fn step(&self, name: &str) {
+            self.0.lock().unwrap().push(name.to_owned());
+        }
+        fn compiled(&self, object: &str, _count: usize) {
+            self.0.lock().unwrap().push(object.to_owned());
+        }
+    }
+    let lab = Lab::new();
+    lab.run(&[edit("xen/lib/l.c", "7", "8"), added("xen/common/stray.h", "x")]).unwrap();
+    let steps = Steps(Mutex::new(Vec::new()));
+    let built = run(lab.request(&[one_line()]), &steps).unwrap();
+    assert_eq!(paths(&built), ["xen/common/a.o"]);
+    let steps = steps.0.into_inner().unwrap();
+    assert!(!steps.iter().any(|step| step == "building the original"), "{steps:?}");
+    assert!(steps.contains(&"xen/common/a.o".to_owned()), "{steps:?}");
+    assert!(!lab.base().join("tree/xen/common/stray.h").exists());
+}
+
+fn an_edit_of_the_tree_between_two_runs_is_noticed() {
+    let lab = Lab::new();
+    let first = lab.run(&[one_line()]).unwrap();
+    put(&lab.root.join("tree/xen/include/xen/s.h"), "struct s { char x; int a; int b; };\n");
+    let second = lab.run(&[one_line()]).unwrap();
+    assert_ne!(first.objects[0].base, second.objects[0].base);
+}
+
+fn whatever_a_killed_run_left_the_next_one_is_right() {
+    let lab = Lab::new();
+    let first = lab.run(&[one_line()]).unwrap();
+    // Killed in the patched build: files half written, others gone.
+    let base = lab.base();
+    put(&base.join("tree/xen/common/b.c"), "half a fi");
+    put(&base.join("tree/xen/common/b.o"), "");
+    fs::remove_file(base.join("tree/xen/common/multi_2.o")).unwrap();
+    let second = lab.run(&[one_line()]).unwrap();
+    assert_eq!(paths(&second), ["xen/common/a.o"]);
+    assert_eq!(first.objects[0].patched, second.objects[0].patched);
+    // Killed in the original build: no state.
+    fs::remove_file(base.join("state.json")).unwrap();
+    put(&base.join("pristine/xen/common/a.c"), "half a fi");
+    let third = lab.run(&[one_line()]).unwrap();
+    assert_eq!(first.objects[0].base, third.objects[0].base);
+    // A damaged object is noticed, and then made anew.
+    put(&base.join("pristine/xen/common/a.o"), "damaged");
+    assert_eq!(only(lab.run(&[one_line()])).code.name, "cache-unusable");
+    assert_eq!(lab.run(&[one_line()]).unwrap().objects[0].base, first.objects[0].base);
+}
+
+fn the_same_input_gives_the_same_bytes_wherever_it_is_built() {
+    let (one, two) = (Lab::new(), Lab::new());
+    put(&two.root.join("tree/xen/old.o"), "left by a build in the tree");
+    let mut request = two.request(&[edit("xen/common/version.c", "BUILT", "\"x\" BUILT")]);
+    request.jobs = 1;
+    request.cache = two.root.join("another/and-longer/place/for/the/cache");
+    let second = run(request, &Silent).unwrap();
+    let first = one.run(&[edit("xen/common/version.c", "BUILT", "\"x\" BUILT")]).unwrap();
+    assert_eq!(paths(&first), ["xen/common/version.o"]);
+    assert_eq!(first.objects[0].base, second.objects[0].base);
+    assert_eq!(first.objects[0].patched, second.objects[0].patched);
+}
+
+fn only_the_owner_can_enter_and_a_read_only_tree_works() {
+    let lab = Lab::new();
+    for entry in ["tree/xen/common", "tree/xen", "tree"] {
+        fs::set_permissions(lab.root.join(entry), fs::Permissions::from_mode(0o555)).unwrap();
+    }
+    let built = lab.run(&[one_line(), added("xen/common/unused.h", "x")]).unwrap();
+    assert_eq!(paths(&built), ["xen/common/a.o"]);
+    for folder in ["cache", "cache/bases"] {
+        let mode = fs::metadata(lab.root.join(folder)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{folder}");
+    }
+    for folder in ["", "tree", "pristine", "tree/xen/common", "tmp", "bin"] {
+        let mode = fs::metadata(lab.base().join(folder)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{folder}");
+    }
+    fs::set_permissions(lab.root.join("tree"), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn a_new_file_with_its_line_in_the_makefile_works() {
+    let lab = Lab::new();
+    let makefile =
+        edit("xen/Makefile", "common/b.o common/multi_2.o", "common/b.o common/new.o common/multi_2.o");
+    let built = lab.run(&[makefile, added("xen/common/new.c", "int fresh(void) { return 1; }")]).unwrap();
+    assert_eq!(paths(&built), ["xen/common/new.o"]);
+    assert!(built.objects[0].base.is_none() && built.objects[0].patched.is_some() && built.objects[0].linked);
+    assert!(built.identical.contains(&"xen/common/a.o".to_owned()));
+    let gone = edit("xen/Makefile", "common/b.o common/multi_2.o", "common/multi_2.o");
+    let removed = "diff --git a/xen/common/b.c b/xen/common/b.c\ndeleted file mode 100644\n--- a/xen/common/b.c\n+++ /dev/null\n@@ -1,3 +0,0 @@\n-#include <generated/xlat.h>\n-int b(void) { return XLAT; }\n-int h(void) { return __LINE__; }\n";
+    let built = lab.run(&[gone, removed.to_owned()]).unwrap();
+    assert_eq!(paths(&built), ["xen/common/b.o"]);
+    assert!(built.objects[0].base.is_some() && built.objects[0].patched.is_none());
+}
+
+fn a_build_file_that_alters_other_objects_is_refused() {
+    let lab = Lab::new();
+    let cases = [
+        (edit("xen/Makefile", "-O2", "-O2 -DMORE"), "xen/common/a.o"),
+        (edit("xen/include/xlat.lst", "5", "6"), "xen/common/b.o"),
+        (edit("xen/Makefile", "common/a.o common/b.o", "common/a.o"), "xen/common/b.o"),
+        (edit("xen/Kconfig", "=y", "=y\ndefault CONFIG_MORE=y"), "-"),
+    ];
+    for (patch, object) in cases {
+        let result = lab.run(std::slice::from_ref(&patch));
+        if object == "-" {
+            // Nothing reads the new option.
+            let built = result.unwrap();
+            assert_eq!(paths(&built), Vec::<&str>::new());
+            assert_eq!(built.patched_config_changes[0].name, "MORE");
+            continue;
+        }
+        let problem = only(result);
+        assert_eq!(problem.code.name, "build-file-changes-other-objects", "{patch}");
+        assert!(problem.why.contains(object), "{problem:?}");
+    }
+}
+
+fn a_failing_compile_shows_the_compilers_words() {
+    let lab = Lab::new();
+    let problem = only(lab.run(&[edit("xen/common/a.c", "return 2", "return undeclared")]));
+    assert_eq!(problem.code.name, "compile-failed");
+    assert_eq!(problem.place.object.as_deref(), Some("xen/common/a.o"));
+    assert_eq!((problem.place.file.as_deref(), problem.place.line), (Some("xen/common/a.c"), Some(3)));
+    assert!(problem.what.contains("undeclared") && problem.what.contains("patched tree"), "{problem:?}");
+    let log = lab.root.join("logs/patched-build.log");
+    assert!(problem.advice.contains(log.to_str().unwrap()), "{problem:?}");
+    assert!(fs::read_to_string(log).unwrap().contains("undeclared"));
+    assert_eq!(paths(&lab.run(&[one_line()]).unwrap()), ["xen/common/a.o"]);
+}
+
+fn an_unfit_configuration_is_named_before_anything_is_built() {
+    let lab = Lab::new();
+    put(&lab.root.join("config"), "CONFIG_SPARE=y\n");
+    assert_eq!(only(lab.run(&[one_line()])).code.name, "livepatch-off");
+    put(&lab.root.join("config"), "CONFIG_LIVEPATCH=y\nCONFIG_HARDEN_VANISH=y\n");
+    let problem = only(lab.run(&[one_line()]));
+    assert_eq!(
+        (problem.code.name, problem.place.symbol.as_deref()),
+        ("config-drift", Some("CONFIG_HARDEN_VANISH"))
+    );
+    put(&lab.root.join("config"), "CONFIG_LIVEPATCH=y\nCONFIG_VANISH=y\n");
+    let built = lab.run(&[one_line()]).unwrap();
+    assert!(built.config_changes.iter().any(|change| change.name == "VANISH" && change.got.is_none()));
+    put(&lab.root.join("config"), "hello\n");
+    assert_eq!(only(lab.run(&[one_line()])).code.name, "config-unreadable");
+}
+
+fn what_cannot_reach_the_hypervisor_is_not_built() {
+    let lab = Lab::new();
+    let patches =
+        [added("docs/new.md", "x"), edit("xen/arch/arm/x.c", "arm", "arm2"), edit("xen/COPYING", "w", "W")];
+    let Planned::Nothing(nothing) = plan(lab.request(&patches)).unwrap() else { panic!("a build") };
+    let classes: Vec<FileClass> = nothing.touched.iter().map(|file| file.class).collect();
+    assert_eq!(classes, [FileClass::Docs, FileClass::Docs, FileClass::OtherArchitecture]);
+    assert!(nothing.touched.iter().all(|file| !file.reason.is_empty()));
+    assert!(!lab.root.join("cache").exists());
+}
+
+fn a_missing_program_and_a_wrong_tree_say_what_to_do() {
+    let lab = Lab::new();
+    let mut request = lab.request(&[one_line()]);
+    request.toolchain = Toolchain { cc: "no-such-gcc".to_owned(), ..Toolchain::default() };
+    let problem = only(run(request, &Silent));
+    assert_eq!(problem.code.name, "tool-missing");
+    assert!(problem.what.contains("no-such-gcc") && problem.advice.contains("apt install gcc"));
+    let mut request = lab.request(&[one_line()]);
+    request.tree = lab.root.join("tree/xen");
+    assert_eq!(only(run(request, &Silent)).code.name, "tree-unusable");
+    let mut request = lab.request(&[one_line()]);
+    request.cache = lab.root.join("with space");
+    assert_eq!(only(run(request, &Silent)).code.name, "cache-unusable");
+}
+
+fn a_build_without_symbols_stops_at_the_link() {
+    let lab = Lab::new();
+    let mut request = lab.request(&[one_line()]);
+    request.want_symbols = false;
+    let built = run(request, &Silent).unwrap();
+    assert_eq!(paths(&built), ["xen/common/a.o"]);
+    assert!(built.objects[0].linked && built.built_xen_syms.is_none());
+    assert!(lab.run(&[one_line()]).unwrap().built_xen_syms.unwrap().is_file());
+}
+
+fn two_runs_at_once_wait_for_each_other() {
+    let lab = Lab::new();
+    let patches = [one_line(), edit("xen/lib/l.c", "7", "8")];
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let runs: Vec<_> = patches
+            .iter()
+            .map(|patch| {
+                scope.spawn(|| lab.run(std::slice::from_ref(patch)).map(|built| paths(&built).join(" ")))
+            })
+            .collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect()
+    });
+    assert_eq!(results, [Ok("xen/common/a.o".to_owned()), Ok("xen/lib/l.o".to_owned())]);
+}
+
+macro_rules! trials {
+    ($($name:ident),* $(,)?) => { vec![$(Trial::test(stringify!($name), || { $name(); Ok(()) })),*] };
+}
+
+fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().collect();
+    if args.first().is_some_and(|name| xsplice_build::is_wrapper(name)) {
+        return xsplice_build::wrapper_main(args);
+    }
+    let trials = trials![
+        a_changed_line_gives_its_object_before_and_after,
+        all_objects_of_the_original_are_known,
+        a_header_reaches_all_that_read_it_and_one_source_may_give_several_objects,
+        copies_archives_and_assembler_are_followed,
+        a_second_patch_uses_the_kept_build_and_sees_nothing_of_the_first,
+        an_edit_of_the_tree_between_two_runs_is_noticed,
+        whatever_a_killed_run_left_the_next_one_is_right,
+        the_same_input_gives_the_same_bytes_wherever_it_is_built,
+        only_the_owner_can_enter_and_a_read_only_tree_works,
+        a_new_file_with_its_line_in_the_makefile_works,
+        a_build_file_that_alters_other_objects_is_refused,
+        a_failing_compile_shows_the_compilers_words,
+        an_unfit_configuration_is_named_before_anything_is_built,
+        what_cannot_reach_the_hypervisor_is_not_built,
+        a_missing_program_and_a_wrong_tree_say_what_to_do,
+        a_build_without_symbols_stops_at_the_link,
+        two_runs_at_once_wait_for_each_other,
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
