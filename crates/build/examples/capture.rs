@@ -19,7 +19,7 @@ impl Progress for Show {
         println!("{:7.2} s  {name}", self.0.elapsed().as_secs_f64());
     }
     fn compiled(&self, object: &str, count: usize) {
-        if count % 50 == 0 {
+        if count.is_multiple_of(50) {
             println!("{:7.2} s  {count} objects, {object}", self.0.elapsed().as_secs_f64());
         }
     }

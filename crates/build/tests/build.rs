@@ -1,7 +1,6 @@
 //! Whole builds of a miniature hypervisor.
 //!
 //! This program is also the wrapper that those builds call, which is why it has a main of its own.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::fs;
