@@ -22,5 +22,5 @@ pub use inspect::{
 };
 pub use payload::Payload;
 pub use text::render_text;
-pub use verify::{Facts, Verdict, VerifyInput, verify};
+pub use verify::{Facts, Verdict, VerifyInput, exported_names, verify};
 pub use xen::{XenSymbol, XenSymbols};

@@ -261,6 +261,17 @@ fn find(xen: Option<&XenSymbols<'_>>, below: &[Below<'_>], name: &str) -> Found 
     }
 }
 
+/// The names that later payloads may refer to once this one is applied.
+///
+/// # Errors
+/// When the file cannot be taken apart.
+pub fn exported_names(payload: &[u8]) -> Result<std::collections::BTreeSet<String>, Problems> {
+    // Where it would be placed does not matter: only whether two places in it are one.
+    const ANYWHERE: u64 = 0xffff_82d0_4080_0000;
+    let below = read_below(payload, None, &[], ANYWHERE)?;
+    Ok(below.exports.keys().map(|&name| name.to_owned()).collect())
+}
+
 fn read_below<'a>(
     bytes: &'a [u8],
     xen: Option<&XenSymbols<'a>>,

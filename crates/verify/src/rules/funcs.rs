@@ -79,7 +79,10 @@ fn say(
     why: impl Into<String>,
     advice: impl Into<String>,
 ) {
-    let place = Place::none().section(SECTION).offset(func.offset).symbol(func.name.clone());
+    let mut place = Place::none().section(SECTION).offset(func.offset);
+    if !func.name.is_empty() {
+        place = place.symbol(func.name.clone());
+    }
     problems.push(problem(code, what, place, why, advice));
 }
 

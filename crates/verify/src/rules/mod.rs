@@ -17,6 +17,10 @@ use crate::verify::Context;
 /// All rules but the header's.
 pub(crate) fn check(context: &Context<'_>, problems: &mut Problems) {
     sections::check(context, problems);
+    // Without symbols nothing else means anything, and everything that follows would be noise.
+    if problems.0.iter().any(|d| d.code == crate::codes::SYMBOL_TABLE) {
+        return;
+    }
     symbols::check(context, problems);
     relocs::check(context, problems);
     notes::check(context, problems);

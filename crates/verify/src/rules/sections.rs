@@ -192,7 +192,7 @@ fn is_collected(name: &str) -> bool {
         None => false,
     };
     let array = name.starts_with(".data.") && name.ends_with("_init") && name != ".data.ro_after_init";
-    FAMILIES.into_iter().any(in_family) || NAMES.contains(&name) || name.starts_with(".discard") || array
+    FAMILIES.into_iter().any(in_family) || NAMES.contains(&name) || array
 }
 
 /// Names with a meaning that a payload may hold, besides those of hooks and bug frames.

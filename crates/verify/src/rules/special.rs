@@ -176,7 +176,8 @@ fn is_string(context: &Context<'_>, target: Target) -> bool {
     match target {
         Target::Section { section, offset } => {
             let found = &context.payload.sections[section];
-            found.is_loaded() && context.payload.string_at(section, offset).is_some()
+            found.is_loaded()
+                && context.payload.string_at(section, offset).is_some_and(|text| !text.is_empty())
         }
         Target::Undefined { .. } => true,
         _ => false,
@@ -250,7 +251,8 @@ fn alternative_ranges(context: &Context<'_>, alternative: &Alternative, problems
             "Xen would copy something else.",
         );
     }
-    if a.original_len == 0 || u16::from(a.replacement_len) > total || total > LONGEST_PATCH {
+    // An original may well be empty, and all of it padding.
+    if u16::from(a.replacement_len) > total || total > LONGEST_PATCH {
         say(
             format!("{} bytes replace {} and {} of padding", a.replacement_len, a.original_len, a.pad_len),
             "A replacement has at most the length of the original with its padding, which is at most 254: \
