@@ -30,6 +30,8 @@ pub struct CapturedObject {
     pub assembler: bool,
     /// Whether it is part of the hypervisor, in either build.
     pub linked: bool,
+    /// Sections that the build renames afterwards, as in [`BaseObject::renamed_later`].
+    pub renamed_later: BTreeMap<String, String>,
     /// The object of the original build; none where the patch adds it.
     pub base: Option<Vec<u8>>,
     /// The object of the patched build; none where the patch removes it.
@@ -279,7 +281,7 @@ impl<'a> Capture<'a> {
             let linked = object.linked || is_linked(old);
             let same_command = self.same_command(&path);
             let reached = self.reached_by(&path)?;
-            let BaseObject { source, assembler, .. } = object;
+            let BaseObject { source, assembler, renamed_later, .. } = object;
             let equal = base == patched;
             let reached_by = reached.iter().cloned().collect();
             let captured = CapturedObject {
@@ -287,6 +289,7 @@ impl<'a> Capture<'a> {
                 source,
                 assembler,
                 linked,
+                renamed_later,
                 base,
                 patched,
                 same_command,

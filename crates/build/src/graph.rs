@@ -18,6 +18,10 @@ pub struct BaseObject {
     pub assembler: bool,
     /// Whether it is part of the hypervisor (xen-syms), not only of something that the build makes besides.
     pub linked: bool,
+    /// Sections that the build renames after this object, on its way into the hypervisor: from, to. Data of
+    /// xen/common/libelf, for example, goes into init sections so.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub renamed_later: BTreeMap<String, String>,
 }
 
 /// A path without `.` and `..`, by its words alone.
@@ -50,13 +54,31 @@ fn temporary(path: &str) -> String {
     }
 }
 
+/// What `--rename-section FROM=TO[,FLAGS]` in a call of objcopy names.
+fn renamed_sections(args: &[String]) -> BTreeMap<String, String> {
+    const OPTION: &str = "--rename-section";
+    let mut renamed = BTreeMap::new();
+    for (index, arg) in args.iter().enumerate() {
+        let value = match arg.strip_prefix(OPTION) {
+            Some("") => args.get(index + 1).map(String::as_str),
+            Some(rest) => rest.strip_prefix('='),
+            None => None,
+        };
+        if let Some((from, to)) = value.and_then(|value| value.split_once('=')) {
+            let to = to.split_once(',').map_or(to, |(to, _)| to);
+            renamed.insert(from.to_owned(), to.to_owned());
+        }
+    }
+    renamed
+}
+
 /// How one file was made.
 #[derive(Debug, Clone)]
 struct Node {
     tool: Tool,
     inputs: Vec<String>,
-    /// The compilation's record.
-    record: Option<usize>,
+    /// Index of the call's record.
+    record: usize,
 }
 
 /// An object, and the compilation behind it.
@@ -102,8 +124,7 @@ impl Graph {
             } else if record.tool == Tool::Objcopy && inputs.first() == Some(&output) {
                 // In place: it is still what the compiler made of its source.
             } else {
-                let compiled = (record.tool == Tool::Cc).then_some(index);
-                graph.nodes.insert(output, Node { tool: record.tool, inputs, record: compiled });
+                graph.nodes.insert(output, Node { tool: record.tool, inputs, record: index });
             }
         }
         // The hypervisor proper is one object linked before (prelink.o); beside it stand tables of symbols.
@@ -150,7 +171,7 @@ impl Graph {
         // A chain of copies is short; a circle would be a damaged record.
         for _ in 0..8 {
             match node.tool {
-                Tool::Cc => return node.record,
+                Tool::Cc => return Some(node.record),
                 Tool::Objcopy => node = self.node(node.inputs.first()?)?,
                 Tool::Ld | Tool::Ar => return None,
             }
@@ -158,19 +179,43 @@ impl Graph {
         None
     }
 
-    /// Everything that the hypervisor is linked from, directly or not.
-    fn linked(&self) -> BTreeSet<String> {
-        let mut linked = BTreeSet::new();
+    /// Everything that the hypervisor is linked from, directly or not, each with what uses it.
+    ///
+    /// An object with its own source ends the way down: copies on the way to it are part of it.
+    fn linked(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let mut linked: BTreeMap<String, BTreeSet<String>> =
+            self.roots.iter().map(|root| (root.clone(), BTreeSet::new())).collect();
         let mut open: Vec<String> = self.roots.iter().cloned().collect();
         while let Some(path) = open.pop() {
-            if let Some(node) = self.node(&path)
-                && matches!(node.tool, Tool::Ld | Tool::Ar)
-            {
-                open.extend(node.inputs.iter().filter(|input| !linked.contains(*input)).cloned());
+            let Some(node) = self.node(&path).filter(|_| self.compilation(&path).is_none()) else { continue };
+            for input in &node.inputs {
+                if !linked.contains_key(input) {
+                    open.push(input.clone());
+                }
+                linked.entry(input.clone()).or_default().insert(path.clone());
             }
-            linked.insert(path);
         }
         linked
+    }
+
+    /// Sections that are renamed between an object and the hypervisor.
+    fn renamed_later(
+        &self,
+        path: &str,
+        linked: &BTreeMap<String, BTreeSet<String>>,
+    ) -> BTreeMap<String, String> {
+        let mut renamed = BTreeMap::new();
+        let mut seen: BTreeSet<&str> = BTreeSet::new();
+        let mut open = vec![path];
+        while let Some(users) = open.pop().and_then(|path| linked.get(path)) {
+            for user in users.iter().filter(|user| seen.insert(user)) {
+                if let Some(node) = self.node(user).filter(|node| node.tool == Tool::Objcopy) {
+                    renamed.extend(renamed_sections(&self.records[node.record].args));
+                }
+                open.push(user);
+            }
+        }
+        renamed
     }
 
     /// All objects that come from one source each, by path.
@@ -182,7 +227,7 @@ impl Graph {
         for node in self.nodes.values().filter(|node| node.tool == Tool::Objcopy) {
             copied.extend(node.inputs.iter().map(String::as_str));
         }
-        let mut paths: BTreeSet<String> = linked.iter().cloned().collect();
+        let mut paths: BTreeSet<String> = linked.keys().cloned().collect();
         for (path, node) in &self.nodes {
             if matches!(node.tool, Tool::Cc | Tool::Objcopy) && !copied.contains(path.as_str()) {
                 let renamed = untemporary(path);
@@ -199,7 +244,8 @@ impl Graph {
             let object = BaseObject {
                 source: self.real(&dir, &input),
                 assembler: !input.ends_with(".c"),
-                linked: linked.contains(&path),
+                linked: linked.contains_key(&path),
+                renamed_later: self.renamed_later(&path, &linked),
                 path: path.clone(),
             };
             objects.insert(path, Made { object, record: index });
@@ -279,6 +325,31 @@ mod tests {
             ]
         );
         assert!(objects["xen/d/e.o"].object.assembler);
+    }
+
+    #[test]
+    fn sections_renamed_on_the_way_are_known() {
+        let mut renaming = record(Tool::Objcopy, "e/e.o", "e/temp.o");
+        renaming.args = ["--rename-section", ".data=.init.data", "--rename-section=.text=.init.text,code"]
+            .map(str::to_owned)
+            .to_vec();
+        let mut graph = Graph::new(
+            Path::new("/t"),
+            vec![
+                record(Tool::Cc, "e/a.o", "e/a.c"),
+                record(Tool::Cc, "d.o", "d.c"),
+                record(Tool::Ld, "e/temp.o", "e/a.o"),
+                renaming,
+                record(Tool::Ld, "prelink.o", "e/e.o d.o"),
+                record(Tool::Ld, "xen-syms", "prelink.o"),
+            ],
+        );
+        let objects = graph.objects();
+        assert_eq!(objects.keys().collect::<Vec<_>>(), ["xen/d.o", "xen/e/a.o"]);
+        let renamed = &objects["xen/e/a.o"].object.renamed_later;
+        assert_eq!(renamed.get(".data").map(String::as_str), Some(".init.data"));
+        assert_eq!(renamed.get(".text").map(String::as_str), Some(".init.text"));
+        assert!(objects["xen/e/a.o"].object.linked && objects["xen/d.o"].object.renamed_later.is_empty());
     }
 
     #[test]
