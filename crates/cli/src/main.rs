@@ -1,2 +1,41 @@
 //! The `xsplice` command.
-fn main() {}
+
+mod args;
+mod commands;
+mod inputs;
+mod output;
+mod pause;
+mod pipeline;
+mod progress;
+mod render;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use xsplice_report::Outcome;
+
+fn main() -> ExitCode {
+    // Thousands of calls of a build come here: before anything else is set up.
+    let mut words = std::env::args_os();
+    if words.next().is_some_and(|name| xsplice_build::is_wrapper(&name)) {
+        return xsplice_build::wrapper_main(std::env::args_os());
+    }
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are no errors; usage is, and its code is 1 as for every failure.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { Outcome::Failed.exit_code() } else { 0 });
+        }
+    };
+    if let Err(error) = xsplice_process::catch_signals() {
+        render::line(&format!("warning: signals are not caught, so Ctrl-C may leave files behind: {error}"));
+    }
+    let outcome = match args.command {
+        args::Command::Build(build) => commands::build::run(&build, args.quiet, args.json),
+        args::Command::Inspect(inspect) => commands::inspect::run(&inspect, args.json),
+        args::Command::Boot(boot) => commands::boot::run(&boot, args.quiet, args.json),
+    };
+    ExitCode::from(outcome.exit_code())
+}

@@ -1,0 +1,97 @@
+//! The command line as it is written.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Turn a source patch for the Xen hypervisor into a live patch.
+///
+/// Exit codes, for every command: 0 done; 1 failed (usage, input, build, I/O); 2 refused (the change cannot be
+/// live patched, the base is not the shipped one, or a payload is not acceptable); 3 nothing to patch.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub(crate) struct Args {
+    /// Print nothing but errors on standard error
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Print the report as JSON on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build a payload from a source patch
+    Build(Build),
+    /// Show what a payload holds
+    Inspect(Inspect),
+    /// Boot a Xen in QEMU and load, revert and unload payloads there
+    Boot(Boot),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Build {
+    /// Xen source tree: the folder that holds xen/. Only read
+    #[arg(long, short = 's', value_name = "TREE", visible_alias = "srcdir")]
+    pub(crate) tree: PathBuf,
+    /// Patch to apply; several are applied in order as one change; - reads standard input
+    #[arg(long = "patch", short, value_name = "PATCH", required = true)]
+    pub(crate) patches: Vec<PathBuf>,
+    /// Configuration of the shipped hypervisor (its .config)
+    #[arg(long, short, value_name = "CONFIG")]
+    pub(crate) config: PathBuf,
+    /// Folder for the payload, the report and the logs
+    #[arg(long, short, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// Name of the payload; by default that of the first patch
+    #[arg(long, value_name = "N")]
+    pub(crate) name: Option<String>,
+    /// The shipped hypervisor's symbol file; by default TREE/xen/xen-syms, else a private build's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) xen_syms: Option<PathBuf>,
+    /// Build-id that must be applied below, in hex, or the payload to stack on; by default the hypervisor's
+    #[arg(long, value_name = "ID|PAYLOAD")]
+    pub(crate) depends: Option<String>,
+    /// Build-id of the hypervisor, in hex; by default the one in the symbol file
+    #[arg(long, value_name = "ID")]
+    pub(crate) xen_depends: Option<String>,
+    /// How many compilers may run at once; by default one per processor
+    #[arg(long, short, value_name = "N")]
+    pub(crate) jobs: Option<std::num::NonZeroUsize>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Inspect {
+    /// The payload
+    pub(crate) payload: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Boot {
+    /// Payloads, loaded in this order
+    pub(crate) payloads: Vec<PathBuf>,
+    /// Hypervisor to boot (xen.gz or unpacked); by default Debian's Xen 4.17
+    #[arg(long, value_name = "FILE")]
+    pub(crate) xen: Option<PathBuf>,
+    /// Folder with that Xen's tools (xen-livepatch and its libraries); by default Debian's
+    #[arg(long, value_name = "DIR")]
+    pub(crate) tools: Option<PathBuf>,
+    /// Linux kernel for the control domain; by default Debian's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// Steps to run instead of the usual ones: one command of the control domain's shell a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) script: Option<PathBuf>,
+    /// Command whose output is shown before, with and after the payloads
+    #[arg(long, value_name = "CMD")]
+    pub(crate) probe: Vec<String>,
+    /// More words for Xen's command line
+    #[arg(long, value_name = "WORD")]
+    pub(crate) xen_arg: Vec<String>,
+    /// Folder for the consoles' logs
+    #[arg(long, value_name = "DIR")]
+    pub(crate) logs: Option<PathBuf>,
+}

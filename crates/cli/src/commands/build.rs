@@ -1,0 +1,124 @@
+//! `xsplice build`.
+
+use xsplice_build::Request;
+use xsplice_report::{Outcome, Problems};
+
+use crate::args::Build;
+use crate::inputs::{self, Inputs};
+use crate::output::Output;
+use crate::pipeline::{self, Verified};
+use crate::progress::Progress;
+use crate::report::{PayloadFacts, Report};
+use crate::{pause, render};
+
+pub(crate) fn run(args: &Build, quiet: bool, json: bool) -> Outcome {
+    let inputs = match inputs::resolve(args) {
+        Ok(inputs) => inputs,
+        Err(problems) => {
+            render::problems(&problems);
+            return pipeline::end_of(&problems);
+        }
+    };
+    let output = match Output::prepare(&inputs.output, &inputs.name) {
+        Ok(output) => output,
+        Err(problem) => {
+            render::problems(&problem.into());
+            return Outcome::Failed;
+        }
+    };
+    let mut report =
+        Report::new(&inputs.name, inputs.patches.iter().map(|patch| patch.name.clone()).collect());
+    let progress = Progress::new(quiet);
+    let built = request(&inputs).and_then(|request| pipeline::run(&inputs, request, &progress, &mut report));
+    progress.finish();
+    let payload = conclude(built, &inputs, &output, &mut report);
+    if let Err(problem) = output.write_report(&report) {
+        report.problems.push(problem);
+        report.end(Outcome::Failed);
+    }
+    pause::at("write");
+    if let (Some(payload), Outcome::Done, false) = (payload, report.outcome, xsplice_process::interrupted())
+        && let Err(problem) = output.write_payload(payload.bytes())
+    {
+        report.problems.push(problem);
+        report.payload = None;
+        report.end(Outcome::Failed);
+    }
+    if xsplice_process::interrupted() {
+        report.end(Outcome::Failed);
+    }
+    show(&report, &output, quiet, json);
+    report.outcome
+}
+
+fn request(inputs: &Inputs) -> Result<Request, Problems> {
+    let cache = xsplice_boot::default_cache()?;
+    let wrapper = std::env::current_exe().map_err(|error| {
+        xsplice_report::Diagnostic::new(
+            inputs::INPUT_UNREADABLE,
+            format!("cannot find xsplice's own program: {error}"),
+        )
+        .advice("Start it by its full path.")
+    })?;
+    let mut request =
+        Request::new(&inputs.tree, inputs.patches.clone(), &inputs.config, cache, wrapper, &inputs.output);
+    request.jobs = inputs.jobs;
+    request.want_symbols = inputs.symbols.is_none();
+    Ok(request)
+}
+
+fn conclude(
+    built: Result<Option<Verified>, Problems>,
+    inputs: &Inputs,
+    output: &Output,
+    report: &mut Report,
+) -> Option<Verified> {
+    match built {
+        Ok(Some(payload)) => {
+            report.payload = Some(PayloadFacts {
+                file: output.payload().file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                size: payload.bytes().len() as u64,
+                build_id: hex(payload.build_id()),
+                depends: hex(inputs.depends.as_deref().unwrap_or_default()),
+                xen_depends: hex(inputs.xen_depends.as_deref().unwrap_or_default()),
+                verified: payload.facts(),
+            });
+            report.problems.normalise();
+            report.end(Outcome::Done);
+            Some(payload)
+        }
+        Ok(None) => {
+            report.end(Outcome::NothingToPatch);
+            None
+        }
+        Err(problems) => {
+            report.problems.extend(problems);
+            report.problems.normalise();
+            report.end(pipeline::end_of(&report.problems));
+            None
+        }
+    }
+}
+
+fn show(report: &Report, output: &Output, quiet: bool, json: bool) {
+    render::problems(&report.problems);
+    if json {
+        render::json(report);
+    }
+    if xsplice_process::interrupted() {
+        render::line("interrupted: nothing was written");
+        return;
+    }
+    if !quiet {
+        for line in render::summary(report) {
+            render::line(&line);
+        }
+    }
+    if report.outcome == Outcome::Done && !json {
+        render::data(&output.payload().to_string_lossy());
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,5 @@
+//! One module for each command.
+
+pub(crate) mod boot;
+pub(crate) mod build;
+pub(crate) mod inspect;

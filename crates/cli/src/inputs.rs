@@ -1,0 +1,238 @@
+//! What the user gives, read and checked before anything is built.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use xsplice_build::PatchInput;
+use xsplice_objects::Hypervisor;
+use xsplice_report::{Code, Diagnostic, Place, Problems};
+
+use crate::args::Build;
+
+/// Something on the command line does not fit.
+pub(crate) const USAGE: Code = Code::failure("usage", "The command line does not say what is needed.");
+/// An input file cannot be read.
+pub(crate) const INPUT_UNREADABLE: Code = Code::failure("input-unreadable", "An input file cannot be read.");
+/// A build-id that is none.
+pub(crate) const BAD_ID: Code =
+    Code::failure("bad-id", "A build-id is not 1 to 64 bytes of hexadecimal digits.");
+/// Nothing says which build-ids the payload is for.
+pub(crate) const ID_NEEDED: Code =
+    Code::failure("id-needed", "The build-ids of the running hypervisor are not known.");
+
+/// The longest build-id in bytes.
+const LONGEST_ID: usize = 64;
+
+/// A shipped hypervisor's symbol file.
+pub(crate) struct Symbols {
+    /// Its bytes, for the verifier, which reads them by itself.
+    pub(crate) bytes: Vec<u8>,
+    /// What the linker's side makes of them.
+    pub(crate) hypervisor: Hypervisor,
+}
+
+/// The payload below.
+#[derive(Default)]
+pub(crate) struct Below {
+    /// Its bytes.
+    pub(crate) bytes: Option<Vec<u8>>,
+    /// Names that it brings and later payloads may use.
+    pub(crate) exported: BTreeSet<String>,
+    /// Functions that it replaces.
+    pub(crate) replaced: BTreeSet<String>,
+}
+
+/// The resolved command line.
+pub(crate) struct Inputs {
+    pub(crate) tree: PathBuf,
+    pub(crate) config: PathBuf,
+    pub(crate) output: PathBuf,
+    pub(crate) name: String,
+    pub(crate) patches: Vec<PatchInput>,
+    pub(crate) symbols: Option<Symbols>,
+    pub(crate) depends: Option<Vec<u8>>,
+    pub(crate) xen_depends: Option<Vec<u8>>,
+    pub(crate) below: Below,
+    pub(crate) jobs: usize,
+}
+
+/// Reads a file; the diagnostic names it.
+pub(crate) fn read(path: &Path, what: &str) -> Result<Vec<u8>, Diagnostic> {
+    fs_err::read(path).map_err(|error| {
+        Diagnostic::new(INPUT_UNREADABLE, format!("cannot read the {what}: {error}"))
+            .at(Place::file(path.to_string_lossy()))
+            .advice("Check the path and the permissions.")
+    })
+}
+
+/// Resolves the command line of `xsplice build`: all problems of it at once.
+pub(crate) fn resolve(args: &Build) -> Result<Inputs, Problems> {
+    let mut problems = Problems::new();
+    let name = keep(payload_name(args), &mut problems);
+    let patches = args.patches.iter().map(|patch| keep(read_patch(patch), &mut problems)).collect::<Vec<_>>();
+    let given =
+        args.xen_syms.clone().or_else(|| Some(args.tree.join("xen/xen-syms")).filter(|file| file.is_file()));
+    let symbols = match given {
+        Some(path) => match read_symbols(path) {
+            Ok(symbols) => Some(symbols),
+            Err(more) => {
+                problems.extend(more);
+                None
+            }
+        },
+        None => None,
+    };
+    let (below_id, below) = match &args.depends {
+        Some(text) => match read_depends(text) {
+            Ok((id, below)) => (Some(id), below),
+            Err(more) => {
+                problems.extend(more);
+                (None, Below::default())
+            }
+        },
+        None => (None, Below::default()),
+    };
+    let given_xen_id =
+        args.xen_depends.as_ref().map(|text| keep(parse_id(text, "--xen-depends"), &mut problems));
+    let own_id = symbols.as_ref().map(|s| s.hypervisor.build_id().to_vec()).filter(|id| !id.is_empty());
+    let xen_depends = given_xen_id.map_or(own_id, |id| id);
+    let depends = below_id.or_else(|| xen_depends.clone());
+    if problems.0.is_empty() && (depends.is_none() || xen_depends.is_none()) {
+        problems.push(
+            Diagnostic::new(ID_NEEDED, "the build-id of the running hypervisor is not known")
+                .why("Without the shipped symbol file, only a private build could provide one, and no host runs that.")
+                .advice("Give --xen-syms, or both --depends and --xen-depends; a host shows them with `xen-livepatch list` and `xl info`."),
+        );
+    }
+    if let (None, None) = (&args.depends, &symbols)
+        && problems.0.is_empty()
+    {
+        problems.push(
+            Diagnostic::new(ID_NEEDED, "--depends is needed where there is no shipped symbol file")
+                .advice("Give both --depends and --xen-depends, or --xen-syms."),
+        );
+    }
+    let (Some(name), true) = (name, problems.0.is_empty()) else { return Err(problems) };
+    Ok(Inputs {
+        tree: args.tree.clone(),
+        config: args.config.clone(),
+        output: args.output.clone(),
+        name,
+        patches: patches.into_iter().flatten().collect(),
+        symbols,
+        depends,
+        xen_depends,
+        below,
+        jobs: args
+            .jobs
+            .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),
+    })
+}
+
+fn keep<T>(result: Result<T, Diagnostic>, problems: &mut Problems) -> Option<T> {
+    result.map_err(|problem| problems.push(problem)).ok()
+}
+
+fn payload_name(args: &Build) -> Result<String, Diagnostic> {
+    let stdin = args.patches.iter().filter(|patch| patch.as_os_str() == "-").count();
+    if stdin > 1 {
+        return Err(Diagnostic::new(USAGE, "standard input can be read once only")
+            .advice("Give - for one patch only."));
+    }
+    match (&args.name, args.patches.first()) {
+        (Some(name), _) => {
+            if name.is_empty() || xsplice_build::payload_name(name) != *name {
+                return Err(Diagnostic::new(USAGE, format!("{name:?} cannot be the name of a payload"))
+                    .why("A payload is known to the host by its name: 1 to 127 letters, digits, _ and -.")
+                    .advice(format!("Use for example {:?}.", xsplice_build::payload_name(name))));
+            }
+            Ok(name.clone())
+        }
+        (None, Some(first)) if first.as_os_str() == "-" => {
+            Err(Diagnostic::new(USAGE, "a patch from standard input has no name")
+                .advice("Give the payload's name with --name."))
+        }
+        (None, Some(first)) => {
+            let name = xsplice_build::payload_name(&first.to_string_lossy());
+            if name.is_empty() {
+                return Err(Diagnostic::new(USAGE, "the patch's file name gives no name for the payload")
+                    .at(Place::file(first.to_string_lossy()))
+                    .advice("Give the payload's name with --name."));
+            }
+            Ok(name)
+        }
+        (None, None) => Err(Diagnostic::new(USAGE, "no patch is given").advice("Give one with --patch.")),
+    }
+}
+
+fn read_patch(path: &Path) -> Result<PatchInput, Diagnostic> {
+    let name = path.to_string_lossy().into_owned();
+    if name != "-" {
+        return Ok(PatchInput { name, bytes: read(path, "patch")? });
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut bytes).map_err(|error| {
+        Diagnostic::new(INPUT_UNREADABLE, format!("cannot read the patch: {error}"))
+            .at(Place::file("standard input"))
+            .advice("Check what feeds it.")
+    })?;
+    Ok(PatchInput { name: "standard input".into(), bytes })
+}
+
+fn read_symbols(path: PathBuf) -> Result<Symbols, Problems> {
+    let bytes = read(&path, "symbol file")?;
+    let hypervisor = Hypervisor::parse(&path.to_string_lossy(), &bytes)?;
+    Ok(Symbols { bytes, hypervisor })
+}
+
+/// A symbol file that a private build made.
+pub(crate) fn built_symbols(path: &Path) -> Result<Symbols, Problems> {
+    read_symbols(path.to_owned())
+}
+
+fn parse_id(text: &str, option: &str) -> Result<Vec<u8>, Diagnostic> {
+    let digits = text.as_bytes();
+    let id: Option<Vec<u8>> = digits
+        .chunks(2)
+        .map(|pair| {
+            let text = std::str::from_utf8(pair).ok().filter(|t| t.len() == 2)?;
+            // from_str_radix would take a sign.
+            text.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u8::from_str_radix(text, 16).ok())?
+        })
+        .collect();
+    match id {
+        Some(id) if (1..=LONGEST_ID).contains(&id.len()) => Ok(id),
+        _ => Err(Diagnostic::new(BAD_ID, format!("{option}: {text:?} is no build-id"))
+            .why("A build-id is 1 to 64 bytes, written as pairs of hexadecimal digits.")
+            .advice(
+                "Copy it from `xen-livepatch list` or `xl info` on the host, or from `xsplice inspect`.",
+            )),
+    }
+}
+
+/// An id in hex, or a payload file to stack on.
+fn read_depends(text: &str) -> Result<(Vec<u8>, Below), Problems> {
+    let path = Path::new(text);
+    if !path.is_file() {
+        let id = parse_id(text, "--depends").map_err(|problem| {
+            if text.contains('/') || text.contains('.') {
+                return read(path, "payload to stack on").err().unwrap_or(problem);
+            }
+            problem
+        })?;
+        return Ok((id, Below::default()));
+    }
+    let bytes = read(path, "payload to stack on")?;
+    let payload = xsplice_verify::Payload::parse(&bytes)?;
+    let content = xsplice_verify::payload::Content::read(&payload, None);
+    let Some(id) = content.build_id.clone() else {
+        return Err(Diagnostic::new(BAD_ID, "the payload to stack on has no build-id")
+            .at(Place::file(text))
+            .advice("Give a payload that a host accepts, or its id in hex.")
+            .into());
+    };
+    let exported = xsplice_verify::exported_names(&bytes)?;
+    let replaced = content.funcs.iter().map(|func| func.name.clone()).collect();
+    Ok((id, Below { bytes: Some(bytes), exported, replaced }))
+}

@@ -1,0 +1,69 @@
+//! The output folder: an earlier payload goes first, the new one comes last.
+
+use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use xsplice_report::{Code, Diagnostic, Place};
+
+use crate::report::Report;
+
+/// The output folder cannot be written.
+pub(crate) const OUTPUT_UNWRITABLE: Code =
+    Code::failure("output-unwritable", "The output folder cannot be written to.");
+
+const REPORT: &str = "report.json";
+
+/// The folder that a run writes to.
+pub(crate) struct Output {
+    dir: PathBuf,
+    payload: PathBuf,
+}
+
+impl Output {
+    /// Makes the folder (mode 0700 where it is new) and removes what an earlier run left under these names.
+    pub(crate) fn prepare(dir: &Path, name: &str) -> Result<Output, Diagnostic> {
+        let failed = |error: std::io::Error| unwritable(dir, &error);
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+        let payload = dir.join(format!("{name}.livepatch"));
+        for file in [payload.clone(), dir.join(REPORT)] {
+            match fs_err::remove_file(&file) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => {}
+            }
+        }
+        Ok(Output { dir: dir.to_owned(), payload })
+    }
+
+    /// The payload's path.
+    pub(crate) fn payload(&self) -> &Path {
+        &self.payload
+    }
+
+    /// Writes the report.
+    pub(crate) fn write_report(&self, report: &Report) -> Result<(), Diagnostic> {
+        let mut text = serde_json::to_string_pretty(report)
+            .map_err(|error| unwritable(&self.dir, &std::io::Error::other(error)))?;
+        text.push('\n');
+        self.write(&self.dir.join(REPORT), text.as_bytes())
+    }
+
+    /// Writes the payload: complete under its name, or not at all.
+    pub(crate) fn write_payload(&self, bytes: &[u8]) -> Result<(), Diagnostic> {
+        self.write(&self.payload, bytes)
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), Diagnostic> {
+        let failed = |error: std::io::Error| unwritable(path, &error);
+        let mut file = tempfile::Builder::new().prefix(".xsplice-").tempfile_in(&self.dir).map_err(failed)?;
+        file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+        file.persist(path).map_err(|error| failed(error.error))?;
+        Ok(())
+    }
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Diagnostic {
+    Diagnostic::new(OUTPUT_UNWRITABLE, format!("cannot write the output: {error}"))
+        .at(Place::file(path.to_string_lossy()))
+        .advice("Check the folder's permissions and the free space, or give another one with --output.")
+}
