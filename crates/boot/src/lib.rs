@@ -1,1 +1,27 @@
 //! Boots a Xen in QEMU and applies payloads to it.
+//!
+//! Two parts. [`fetch`] and [`fetch_boot`] get Debian's packages of Xen 4.17 into a cache folder, without
+//! installing anything. [`Lab`] boots a hypervisor with a minimal control domain, runs the steps of a
+//! [`Plan`] in it with the real `xen-livepatch`, and returns each step's exit code, output and the lines
+//! that Xen wrote to its console meanwhile.
+//!
+//! Not covered by this lab: CET, most speculation controls and many processors, since the machine is
+//! emulated in software.
+
+mod cache;
+pub mod codes;
+mod cpio;
+mod debian;
+mod lab;
+mod protocol;
+mod report;
+mod script;
+mod tools;
+
+pub use cache::default_cache;
+pub use cpio::Archive;
+pub use debian::{DebianBoot, DebianXen, PINNED_VERSION, fetch, fetch_boot};
+pub use lab::{DEFAULT_TIMEOUT, Lab, Plan, PlanFile};
+pub use protocol::Stream;
+pub use report::{BootReport, Ended, State, StepResult, render_text};
+pub use script::{Expect, Role, Step, parse_script, payload_name};
