@@ -56,8 +56,9 @@ pub const NO_ROOM: Code = Code::refusal("no-room", "The shipped function is too 
 /// A new global symbol whose name is taken.
 pub const NAME_TAKEN: Code =
     Code::refusal("name-taken", "A new symbol has the name of one that the hypervisor already has.");
-/// An object that is not part of the hypervisor's run-time code changed.
-pub const BOOT_CODE: Code = Code::refusal("boot-code", "Boot code outside the hypervisor proper changed.");
+/// A function or variable that went from one object to another.
+pub const MOVED: Code =
+    Code::refusal("moved", "A function or variable moved from one source file to another.");
 /// The debug information cannot be read.
 pub const NO_DEBUG_INFO: Code = Code::failure(
     "no-debug-info",
@@ -84,6 +85,6 @@ pub const ALL: &[Code] = &[
     BASE_MISMATCH,
     NO_ROOM,
     NAME_TAKEN,
-    BOOT_CODE,
+    MOVED,
     NO_DEBUG_INFO,
 ];

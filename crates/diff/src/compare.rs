@@ -95,7 +95,10 @@ impl<'p> Compared<'p> {
         }
         let parts = self.correlated.parts;
         for (id, item) in parts.patched.iter() {
-            if item.kind == ItemKind::Function || self.new_copies.contains(&id) {
+            // What is known by its content only is part of its users' meaning.
+            let by_content =
+                item.kind == ItemKind::Data && *self.correlated.patched.known(id) == Known::Content;
+            if item.kind == ItemKind::Function || by_content || self.new_copies.contains(&id) {
                 continue;
             }
             match self.correlated.counterpart[id.0] {

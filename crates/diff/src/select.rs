@@ -175,6 +175,7 @@ impl Selection {
                 }
             }
         }
+        selector.refuse_moved();
         while let Some((index, head)) = selector.queue.pop_front() {
             selector.fill_unit(index, head);
         }
@@ -214,6 +215,39 @@ impl<'s, 'p> Selector<'s, 'p> {
 
     fn place(&self, index: usize, name: &str) -> Place {
         self.pair(index).correlated.parts.pair.place(name)
+    }
+
+    /// What went from one object to another has no counterpart in its new one: a changed function would be missed,
+    /// and a variable would start anew beside the one that holds the host's state.
+    fn refuse_moved(&mut self) {
+        let mut gone: BTreeMap<(&str, ItemKind), &str> = BTreeMap::new();
+        for pair in self.pairs {
+            let correlated = &pair.correlated;
+            let kept: BTreeSet<ItemId> = correlated.counterpart.iter().flatten().copied().collect();
+            for (id, item) in correlated.parts.base.iter().filter(|(id, _)| !kept.contains(id)) {
+                let data = item.kind == ItemKind::Data && *correlated.base.known(id) != Known::Content;
+                if data || item.kind == ItemKind::Function && !item.local {
+                    gone.insert((&item.name, item.kind), &correlated.parts.pair.path);
+                }
+            }
+        }
+        for (index, pair) in self.pairs.iter().enumerate() {
+            let correlated = &pair.correlated;
+            for (id, item) in correlated.parts.patched.iter() {
+                let Some(from) = gone.get(&(item.name.as_str(), item.kind)) else { continue };
+                let path = &correlated.parts.pair.path;
+                if correlated.counterpart[id.0].is_some() || *from == path || item.class.is_init() {
+                    continue;
+                }
+                let place = self.place(index, &item.name);
+                self.refuse(
+                    Diagnostic::new(codes::MOVED, format!("{} moved from {from} to {path}", item.name))
+                        .at(place)
+                        .why("The host keeps the old one, and what it holds or who calls it cannot be followed.")
+                        .advice("Leave it in its source file in the patch for live patching."),
+                );
+            }
+        }
     }
 
     /// A changed function: its new code, and the entry that makes the hypervisor jump there.
@@ -630,6 +664,18 @@ impl<'s, 'p> Selector<'s, 'p> {
         };
         let piece = self.keep(key, piece);
         self.fill_code(index, piece, section_id, start, end, unit, by);
+        let inside = |entry: &Entry| {
+            entry.fields[0].spot.section == Some(section_id)
+                && (start..end).contains(&entry.fields[0].spot.offset.cast_unsigned())
+        };
+        if parts.patched_entries.orphans.iter().any(inside) {
+            self.strange(
+                index,
+                by,
+                &section.name,
+                "code that it jumps to is described by a special section itself",
+            );
+        }
         piece
     }
 

@@ -1,0 +1,244 @@
+//! Runs a fixture and compares what came of it with what it says.
+
+pub mod directives;
+mod image;
+mod loaded;
+mod toolchain;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use directives::Expectations;
+use toolchain::Toolchain;
+use xsplice_diff::{
+    Compared, Correlated, InitChange, Input, ObjectPair, Parts, Patchable, Selection, Verdict, World,
+};
+use xsplice_link::{FuncsLayout, Ids, PayloadImage};
+use xsplice_objects::Hypervisor;
+use xsplice_report::{Diagnostic, Kind};
+use xsplice_verify::{VerifyInput, verify};
+
+/// struct livepatch_func of Xen 4.14 and later.
+const FUNCS: FuncsLayout =
+    FuncsLayout { version: 2, size: 104, name: 0, new_addr: 8, new_size: 24, old_size: 28, version_at: 32 };
+
+/// What came of a pair.
+#[derive(Default)]
+struct Found {
+    verdicts: BTreeMap<String, Verdict>,
+    removed: BTreeSet<String>,
+    init: BTreeSet<String>,
+    pieces: BTreeMap<String, usize>,
+    replaced: BTreeSet<String>,
+    needs: BTreeSet<String>,
+    problems: Vec<Diagnostic>,
+    payload: Option<Vec<u8>>,
+}
+
+/// Runs a fixture.
+///
+/// # Errors
+/// Everything that is not as the fixture says.
+pub fn run(source: &Path, expected: &Expectations, flags: &[String]) -> Result<(), Vec<String>> {
+    let tools = Toolchain::new(source, flags);
+    let one = |problem: String| vec![problem];
+    let text = std::fs::read_to_string(source).map_err(|e| one(e.to_string()))?;
+    let base = tools.compile(&["-frandom-seed=1"]).map_err(one)?;
+    let again = tools.compile(&["-frandom-seed=2"]).map_err(one)?;
+    let patched = tools.compile(&["-DPATCHED", "-frandom-seed=2"]).map_err(one)?;
+    if again == patched {
+        return Err(one("the patch changes nothing".into()));
+    }
+    let common = source.parent().expect("a directory").join("common/others.c");
+    let mut others = vec![tools.compile_as(&common, Path::new("others.c"), &[]).map_err(one)?];
+    if text.contains("STUB") {
+        others.push(tools.compile_as(source, Path::new("stub.c"), &["-DSTUB", "-x", "c"]).map_err(one)?);
+    }
+    let image = |object: &[u8]| {
+        let all: Vec<&[u8]> = std::iter::once(object).chain(others.iter().map(Vec::as_slice)).collect();
+        tools.link(&all)
+    };
+    let shipped = image(&base).map_err(one)?;
+
+    let mut wrong = Vec::new();
+    for (what, other) in [("itself", &base), ("itself with another seed", &again)] {
+        let found = compare(source, &base, other, &shipped)?;
+        wrong.extend(found.something().into_iter().map(|finding| format!("compared with {what}: {finding}")));
+    }
+    let found = compare(source, &base, &patched, &shipped)?;
+    wrong.extend(found.differences(expected));
+    if let Some(payload) = &found.payload
+        && !found.replaced.is_empty()
+    {
+        wrong.extend(verified(payload, &shipped));
+        match image(&patched) {
+            Ok(image) => wrong.extend(loaded::differences(&shipped, &image, payload)),
+            Err(problem) => wrong.push(problem),
+        }
+        let twice = compare(source, &base, &patched, &shipped)?;
+        if twice.payload.as_ref() != Some(payload) {
+            wrong.push("a second run gives other bytes".into());
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
+fn compare(source: &Path, base: &[u8], patched: &[u8], shipped: &[u8]) -> Result<Found, Vec<String>> {
+    let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let input = Input {
+        path: &format!("xen/common/{}.o", source.file_stem().unwrap_or_default().to_string_lossy()),
+        source: &format!("xen/common/{name}"),
+        assembler: name.ends_with(".S"),
+        base: Some(base),
+        patched: Some(patched),
+    };
+    let mut found = Found::default();
+    let pair = match ObjectPair::parse(input) {
+        Ok(pair) => pair,
+        Err(problems) => {
+            found.problems.extend(problems);
+            return Ok(found);
+        }
+    };
+    let parts = match Parts::of(&pair) {
+        Ok(parts) => vec![parts],
+        Err(problems) => {
+            found.problems.extend(problems);
+            return Ok(found);
+        }
+    };
+    let compared = vec![Compared::of(Correlated::of(&parts[0]))];
+    for (&id, verdict) in &compared[0].functions {
+        let name = parts[0].patched.get(id).name.clone();
+        if found.verdicts.insert(name.clone(), verdict.clone()).is_some() {
+            return Err(vec![format!("two functions of the fixture are called {name}")]);
+        }
+    }
+    found.removed.extend(compared[0].removed.iter().cloned());
+    found.init.extend(compared[0].init.iter().map(|InitChange { name, .. }| name.clone()));
+    let hypervisor = Hypervisor::parse("xen-syms", shipped)
+        .map_err(|problems| problems.into_iter().map(|d| d.what).collect::<Vec<_>>())?;
+    let none = BTreeSet::new();
+    let world = World { hypervisor: &hypervisor, exported: &none, replaced: &none };
+    let selection = Selection::of(&compared, &world);
+    for piece in &selection.pieces {
+        *found.pieces.entry(format!("{:?}", piece.kind)).or_default() += 1;
+    }
+    found.replaced.extend(selection.replaced.iter().map(|replaced| replaced.name.clone()));
+    found.needs.extend(selection.needs.iter().cloned());
+    match Patchable::check(selection, &parts, &world) {
+        Ok(patchable) => {
+            found.problems.extend(patchable.warnings().clone());
+            let id = hypervisor.build_id().to_vec();
+            let ids = Ids { depends: id.clone(), xen_depends: id };
+            let metadata = vec![("patch".to_owned(), name)];
+            found.payload = Some(PayloadImage::link(&patchable, &FUNCS, &ids, &metadata).bytes().to_vec());
+        }
+        Err(problems) => found.problems.extend(problems),
+    }
+    Ok(found)
+}
+
+impl Found {
+    fn functions(&self, wanted: fn(&Verdict) -> bool) -> BTreeSet<String> {
+        self.verdicts.iter().filter(|(_, verdict)| wanted(verdict)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Everything that a pair of equal objects must not give.
+    fn something(&self) -> Vec<String> {
+        let mut all: Vec<String> = self
+            .verdicts
+            .iter()
+            .filter(|(_, verdict)| **verdict != Verdict::Same)
+            .map(|(name, verdict)| format!("{name}: {verdict:?}"))
+            .collect();
+        let rest = [("removed", &self.removed), ("init", &self.init), ("replaced", &self.replaced)];
+        all.extend(rest.iter().filter(|(_, l)| !l.is_empty()).map(|(what, l)| format!("{what}: {l:?}")));
+        all.extend(self.problems.iter().map(show));
+        all
+    }
+
+    /// Everything that is not as the fixture says.
+    fn differences(&self, expected: &Expectations) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let own = |list: BTreeSet<String>, file: &str| -> BTreeSet<String> {
+            list.into_iter().map(|n| if n.starts_with('#') { format!("{file}{n}") } else { n }).collect()
+        };
+        let mut check = |what: &str, found: &BTreeSet<String>| {
+            let file = found.iter().find_map(|n| n.split_once('#')).map_or(String::new(), |(f, _)| f.into());
+            let expected = own(expected.list(what), &file);
+            for name in expected.difference(found) {
+                wrong.push(format!("{what}: {name} is expected"));
+            }
+            for name in found.difference(&expected) {
+                wrong.push(format!("{what}: {name} is not expected"));
+            }
+        };
+        check("changed", &self.functions(|verdict| matches!(verdict, Verdict::Changed(_))));
+        check("new", &self.functions(|verdict| *verdict == Verdict::New));
+        check("removed", &self.removed);
+        check("init", &self.init);
+        check("replaced", &self.replaced);
+        if expected.refused.is_empty() {
+            check("needs", &self.needs);
+        }
+        for name in expected.list("same") {
+            if self.verdicts.get(&name) != Some(&Verdict::Same) {
+                wrong.push(format!("same: {name} is {:?}", self.verdicts.get(&name)));
+            }
+        }
+        if !wrong.is_empty() {
+            let changes = self.verdicts.iter().filter(|(_, v)| **v != Verdict::Same);
+            wrong.extend(changes.map(|(name, verdict)| format!("  found {name}: {verdict:?}")));
+        }
+        if expected.refused.is_empty() && expected.pieces != self.pieces {
+            wrong.push(format!("pieces are {:?} instead of {:?}", self.pieces, expected.pieces));
+        }
+        self.check_refusals(expected, &mut wrong);
+        wrong
+    }
+
+    fn check_refusals(&self, expected: &Expectations, wrong: &mut Vec<String>) {
+        let mut left: Vec<&Diagnostic> = self.problems.iter().collect();
+        for refused in &expected.refused {
+            let fits = |d: &&Diagnostic| {
+                let text = format!("{} {}", d.what, d.place);
+                d.code.name == refused.code && refused.words.iter().all(|word| text.contains(word.as_str()))
+            };
+            match left.iter().position(fits) {
+                Some(index) => {
+                    let d = left.remove(index);
+                    if d.kind == Kind::Warning || d.why.is_empty() || d.advice.is_empty() {
+                        wrong.push(format!("no refusal, or no reason or advice: {}", show(d)));
+                    }
+                    if d.place.object.is_none() && d.place.file.is_none() {
+                        wrong.push(format!("no place: {}", show(d)));
+                    }
+                }
+                None => wrong.push(format!("refused: {refused:?} is expected")),
+            }
+        }
+        wrong.extend(left.into_iter().map(|d| format!("refused: not expected: {}", show(d))));
+        if expected.refused.is_empty() != self.payload.is_some() {
+            wrong.push("a payload must be written where nothing is refused, and only there".into());
+        }
+    }
+}
+
+fn show(d: &Diagnostic) -> String {
+    format!("{}: {} [{}] {}", d.code.name, d.what, d.place, d.why)
+}
+
+/// What the verifier, which shares no code with the linker, has against a payload.
+fn verified(payload: &[u8], shipped: &[u8]) -> Vec<String> {
+    let verdict = verify(&VerifyInput {
+        payload,
+        name: "fixture",
+        xen_syms: Some(shipped),
+        funcs_version: Some(2),
+        funcs_size: Some(104),
+        ..VerifyInput::default()
+    });
+    let problems = verdict.problems.0.iter();
+    problems.map(|d| format!("verifier: {} {}", d.code.name, show(d))).collect()
+}
