@@ -58,7 +58,7 @@ impl xsplice_build::Progress for Progress {
     fn compiled(&self, object: &str, count: usize) {
         match self {
             Progress::Quiet => {}
-            Progress::Plain if count % PLAIN_STEP == 0 => {
+            Progress::Plain if count.is_multiple_of(PLAIN_STEP) => {
                 crate::render::line(&format!("  {count} objects compiled"))
             }
             Progress::Plain => {}
