@@ -1,2 +1,104 @@
 //! Tasks of the project itself.
-fn main() {}
+#![expect(clippy::print_stdout, reason = "tasks talk to people and to scripts")]
+
+mod full;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use fs_err as fs;
+use xsplice_e2e::recipes;
+use xsplice_report::Problems;
+
+/// Tasks of the project itself.
+#[derive(Debug, Parser)]
+enum Task {
+    /// Get Debian's packages of Xen into the cache and print where their parts are, as shell variables
+    Debian,
+    /// Make the patch of an edit recipe for a tree
+    Patch {
+        /// The recipe's name
+        name: String,
+        /// The tree: the folder that holds xen/
+        #[arg(long)]
+        tree: PathBuf,
+        /// The patch to write; by default standard output
+        #[arg(long, short)]
+        output: Option<PathBuf>,
+    },
+    /// Check what is too long or too special for ./test
+    Full(full::Full),
+}
+
+fn main() -> ExitCode {
+    let done = match Task::parse() {
+        Task::Debian => debian(),
+        Task::Patch { name, tree, output } => patch(&name, &tree, output),
+        Task::Full(full) => full.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Problems as lines.
+pub(crate) fn told(problems: &Problems) -> String {
+    let lines: Vec<String> = problems
+        .0
+        .iter()
+        .map(|problem| {
+            let parts = [&problem.what, &problem.place.to_string(), &problem.why, &problem.advice];
+            parts
+                .iter()
+                .filter(|part| !part.is_empty())
+                .map(|part| part.trim())
+                .collect::<Vec<_>>()
+                .join("\n  ")
+        })
+        .collect();
+    lines.join("\n")
+}
+
+fn debian() -> Result<(), String> {
+    let cache = xsplice_boot::default_cache().map_err(|problem| told(&problem.into()))?;
+    let debian =
+        xsplice_boot::fetch(&cache, &|line| eprintln!("{line}")).map_err(|problems| told(&problems))?;
+    println!("version={}", quote(&debian.version));
+    println!("pinned={}", debian.pinned);
+    for (name, path) in [
+        ("tree", &debian.source_tree),
+        ("config", &debian.config),
+        ("xen_syms", &debian.xen_syms),
+        ("hypervisor", &debian.hypervisor),
+        ("tools", &debian.tools_dir),
+        ("kernel", &debian.kernel),
+    ] {
+        println!("{name}={}", quote(&path.to_string_lossy()));
+    }
+    Ok(())
+}
+
+/// A word for the shell that stands for itself.
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+fn patch(name: &str, tree: &std::path::Path, output: Option<PathBuf>) -> Result<(), String> {
+    let Some(recipe) = recipes::ALL.iter().find(|recipe| recipe.name == name) else {
+        let names: Vec<&str> = recipes::ALL.iter().map(|recipe| recipe.name).collect();
+        return Err(format!("there is no recipe {name}; there are: {}", names.join(", ")));
+    };
+    let made = recipe.make(tree).map_err(|error| error.to_string())?;
+    match output {
+        Some(file) => fs::write(file, made.diff).map_err(|error| error.to_string()),
+        None => {
+            print!("{}", made.diff);
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! What the end-to-end tests and the demo share: patches as edit recipes, and a tool that takes a section
+//! out of a payload.
+//!
+//! A recipe says where to edit by names of functions and short anchors, and carries our own lines only. It
+//! becomes a unified diff against the tree at hand when it is used, so that no line of Xen's has to be kept.
+
+pub mod elf;
+mod recipe;
+pub mod recipes;
+
+pub use recipe::{At, Edit, Made, Recipe, RecipeError};
