@@ -106,7 +106,7 @@ fn show(report: &Report, output: &Output, quiet: bool, json: bool) {
         render::json(report);
     }
     if xsplice_process::interrupted() {
-        render::line("interrupted: nothing was written");
+        render::line("interrupted: no payload was written");
         return;
     }
     if !quiet {
