@@ -211,9 +211,8 @@ impl Base {
         let request = &plan.request;
         let io = |error: std::io::Error| Problems::from(codes::io(&error));
         let bases = request.cache.join("bases");
-        tree::create_private_dir(&request.cache)
-            .and_then(|()| tree::create_private_dir(&bases))
-            .map_err(io)?;
+        // A folder that the user has already keeps its mode; what is in ours stays private all the same.
+        tree::create_private_dir(&bases).map_err(io)?;
         // make resolves links itself, and the paths in its commands must be the ones that we expect.
         let bases = fs::canonicalize(bases).map_err(io)?;
         if let Some(c) = unusable_character(&bases) {

@@ -8,7 +8,7 @@ use object::{Object, ObjectSection};
 use xsplice_report::{Diagnostic, Place, Problems};
 
 use crate::base::{self, Base, BaseObjects};
-use crate::classify::{FileClass, TouchedFile};
+use crate::classify::{FileClass, Touch, TouchedFile};
 use crate::codes;
 use crate::config::{self, ConfigChange};
 use crate::funcs_layout::FuncsLayout;
@@ -88,6 +88,7 @@ pub fn build(plan: BuildPlan, progress: &dyn Progress) -> Result<CapturedBuild, 
     tree::mirror(&base.pristine(), &base.tree()).map_err(io)?;
     kbuild.prepare()?;
     apply(&plan, &base.tree()).map_err(io)?;
+    wake_readers_of_namesakes(&plan, &base).map_err(io)?;
     let patched_config_changes = reconfigure(&plan, &base, &kbuild, progress)?;
     progress.step("building the patched tree");
     let records_folder = base.folder.join("patched-records");
@@ -139,6 +140,33 @@ fn apply(plan: &BuildPlan, tree: &Path) -> std::io::Result<()> {
                 tree::write_mode(&file, bytes, change.executable)?;
             }
             None => tree::remove(&file)?,
+        }
+    }
+    Ok(())
+}
+
+/// Lets make rebuild what reads a file of the same name as one that the patch adds.
+///
+/// A new header may be found before the one that was read so far, and make cannot know.
+fn wake_readers_of_namesakes(plan: &BuildPlan, base: &Base) -> std::io::Result<()> {
+    let new =
+        plan.touched.iter().filter(|file| file.touch == Touch::Added && file.class.can_reach_hypervisor());
+    let names: BTreeSet<&str> = new.filter_map(|file| file.path.rsplit('/').next()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut readers = BTreeSet::new();
+    for record in &base.records {
+        let namesakes = record
+            .dependencies
+            .iter()
+            .filter(|file| file.rsplit('/').next().is_some_and(|name| names.contains(name)));
+        readers.extend(namesakes.map(|file| record.dir.join(file)));
+    }
+    let now = std::fs::FileTimes::new().set_modified(std::time::SystemTime::now());
+    for file in readers {
+        if file.is_file() && fs::canonicalize(&file)?.starts_with(base.tree()) {
+            std::fs::OpenOptions::new().append(true).open(file)?.set_times(now)?;
         }
     }
     Ok(())

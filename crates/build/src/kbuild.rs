@@ -82,8 +82,8 @@ impl Kbuild<'_> {
             tree::create_private_dir(&self.bin)?;
             tree::remove(&self.temporary)?;
             tree::create_private_dir(&self.temporary)?;
-            if let Some(folder) = self.log.parent() {
-                fs::create_dir_all(folder)?;
+            if let Some(folder) = self.log.parent().filter(|folder| !folder.is_dir()) {
+                tree::create_private_dir(folder)?;
             }
             tree::write_private(&self.log, b"")?;
             self.settings().install(&self.bin, &program)

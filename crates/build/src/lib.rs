@@ -13,7 +13,6 @@
 //!
 //! Both builds run at one path, with one set of commands. The tools are called through links to the xsplice
 //! program, which records each call; see [`wrapper_main`].
-#![expect(clippy::result_large_err, reason = "an error ends the command: its size costs nothing")]
 
 mod apply;
 mod base;

@@ -346,6 +346,30 @@ fn a_new_file_with_its_line_in_the_makefile_works() {
     assert!(built.objects[0].base.is_some() && built.objects[0].patched.is_none());
 }
 
+fn a_new_header_that_is_found_before_another_is_noticed() {
+    let lab = Lab::new();
+    let makefile = "-Iinclude -include";
+    let mut request = lab.request(&[added("xen/first/xen/s.h", "struct s { long x; int a; int b; };")]);
+    let text = fs::read_to_string(lab.root.join("tree/xen/Makefile")).unwrap();
+    put(&lab.root.join("tree/xen/Makefile"), &text.replace(makefile, "-Ifirst -Iinclude -include"));
+    request.jobs = 1;
+    let built = run(request, &Silent).unwrap();
+    assert_eq!(paths(&built), ["xen/common/a.o", "xen/common/multi_2.o", "xen/common/multi_3.o"]);
+    assert_eq!(built.objects[0].reached_by, ["xen/first/xen/s.h"]);
+}
+
+fn folders_that_the_user_has_keep_their_modes() {
+    let lab = Lab::new();
+    for folder in ["cache", "logs"] {
+        fs::create_dir(lab.root.join(folder)).unwrap();
+        fs::set_permissions(lab.root.join(folder), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    lab.run(&[one_line()]).unwrap();
+    let mode = |path: &str| fs::metadata(lab.root.join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(["cache", "logs", "cache/bases"].map(mode), [0o755, 0o755, 0o700]);
+    assert_eq!(mode("logs/base-build.log"), 0o600);
+}
+
 fn a_build_file_that_alters_other_objects_is_refused() {
     let lab = Lab::new();
     let cases = [
@@ -470,6 +494,8 @@ fn main() -> ExitCode {
         the_same_input_gives_the_same_bytes_wherever_it_is_built,
         only_the_owner_can_enter_and_a_read_only_tree_works,
         a_new_file_with_its_line_in_the_makefile_works,
+        a_new_header_that_is_found_before_another_is_noticed,
+        folders_that_the_user_has_keep_their_modes,
         a_build_file_that_alters_other_objects_is_refused,
         a_failing_compile_shows_the_compilers_words,
         an_unfit_configuration_is_named_before_anything_is_built,
