@@ -29,9 +29,11 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(180);
 /// The most bytes that are kept of a console.
 const LOG_LIMIT: usize = 8 << 20;
 /// The most bytes that are kept of each stream of a step.
-const STREAM_LIMIT: usize = 256 << 10;
+const STREAM_LIMIT: usize = 64 << 10;
 /// How often the consoles are looked at.
 const PAUSE: Duration = Duration::from_millis(20);
+/// The most that is read of a console after a panic, in bytes: a broken host may repeat itself for ever.
+const LAST_BYTES: usize = 64 << 10;
 /// How long the console must be quiet after a panic, and how long its last words may take at most.
 const LAST_WORDS: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(3));
 /// The modules that let programs reach the hypervisor, in the order in which they need each other.
@@ -477,7 +479,8 @@ impl<'a> Watch<'a> {
     fn last_words(&mut self, machine: &mut Running) -> Result<(), Problems> {
         let (quiet, at_most) = LAST_WORDS;
         let (start, mut grew) = (Instant::now(), Instant::now());
-        while grew.elapsed() < quiet && start.elapsed() < at_most && self.xen.bytes.len() <= LOG_LIMIT {
+        let enough = LOG_LIMIT.min(self.xen.bytes.len() + LAST_BYTES);
+        while grew.elapsed() < quiet && start.elapsed() < at_most && self.xen.bytes.len() < enough {
             let over = machine.poll().map_err(codes::job)?.is_some();
             if self.xen.read_on()? {
                 grew = Instant::now();

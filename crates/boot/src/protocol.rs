@@ -126,15 +126,25 @@ fn decode_base64(text: &str) -> Vec<u8> {
     out
 }
 
+/// The most console lines that are kept of a step.
+const CONSOLE_LINES: usize = 200;
+
 /// Xen's lines that appeared during step `number`: from the mark of its beginning to that of its end, or
 /// to the end of the log. Lines of the control domain's kernel are left out.
+/// Where there are too many, the first are kept and one more says how many followed.
 pub(crate) fn console_of(log: &[u8], nonce: &str, number: usize) -> Vec<String> {
     let text = String::from_utf8_lossy(log);
     let Some((_, after)) = text.split_once(&format!("@{nonce}:{number}b@")) else {
         return Vec::new();
     };
     let end = format!("@{nonce}:{number}e@");
-    xen_lines(after.split_once(&end).map_or(after, |(during, _)| during))
+    let mut lines = xen_lines(after.split_once(&end).map_or(after, |(during, _)| during));
+    if lines.len() > CONSOLE_LINES {
+        let more = lines.len() - CONSOLE_LINES;
+        lines.truncate(CONSOLE_LINES);
+        lines.push(format!("... and {more} lines more"));
+    }
+    lines
 }
 
 /// The lines that Xen itself wrote, from its prefix on.
@@ -196,6 +206,14 @@ mod tests {
         assert_eq!(console_of(log, "n", 1), ["(XEN) one", "(XEN) two"]);
         assert_eq!(console_of(log, "n", 2), ["(XEN) three"]);
         assert!(console_of(log, "n", 3).is_empty());
+    }
+
+    #[test]
+    fn a_flood_is_counted() {
+        let log = format!("@n:1b@\n{}@n:1e@\n", "(XEN) again\n".repeat(CONSOLE_LINES + 7));
+        let lines = console_of(log.as_bytes(), "n", 1);
+        assert_eq!(lines.len(), CONSOLE_LINES + 1);
+        assert_eq!(lines[CONSOLE_LINES], "... and 7 lines more");
     }
 
     #[test]

@@ -130,7 +130,8 @@ impl BootReport {
     /// What did not go as expected; empty if and only if [`BootReport::succeeded`].
     pub fn problems(&self) -> Problems {
         let mut problems = Problems::new();
-        let ran = |step: &&StepResult| step.state != State::NotRun;
+        // A step that was cut off is in the description of the end.
+        let ended = |step: &&StepResult| step.state == State::Ended;
         if let Some(problem) = self.end_problem() {
             problems.push(problem);
         }
@@ -142,8 +143,13 @@ impl BootReport {
                     .advice("Check that the kernel and its modules belong together."),
             );
         }
-        for step in self.steps.iter().filter(ran).filter(|step| !step.as_expected) {
-            problems.push(step_problem(step));
+        let mut not_loaded = false;
+        for step in self.steps.iter().filter(ended).filter(|step| !step.as_expected) {
+            // What was not loaded cannot be unloaded: that would only repeat the first problem.
+            if !(not_loaded && step.role == Role::Unload) {
+                problems.push(step_problem(step));
+            }
+            not_loaded |= step.role == Role::Load;
         }
         problems
     }
@@ -204,6 +210,9 @@ impl BootReport {
     }
 }
 
+/// The most lines of a step's output and console that a diagnostic repeats.
+const WHY_LINES: usize = 20;
+
 fn step_problem(step: &StepResult) -> Diagnostic {
     let end = match step.exit_code {
         Some(code) => format!("ended with exit code {code}"),
@@ -218,7 +227,7 @@ fn step_problem(step: &StepResult) -> Diagnostic {
     let what = format!("the step \"{}\" {end} where {wanted} was expected", step.name);
     let mut said = vec![step.stdout.text.trim(), step.stderr.text.trim()];
     said.extend(step.console.iter().map(String::as_str));
-    said.retain(|text| !text.is_empty());
+    let said: Vec<&str> = said.iter().flat_map(|text| text.lines()).take(WHY_LINES).collect();
     let action = matches!(step.role, Role::Load | Role::Unload) && step.expect == Expect::Success;
     let (code, advice) = if action && step.exit_code.is_some() {
         (codes::PAYLOAD_NOT_ACCEPTED, "The lines of Xen's console name the rule that was broken.")
@@ -288,8 +297,9 @@ fn render_step(out: &mut String, step: &StepResult) {
             out.push_str(&format!("     ... cut; it wrote {} bytes\n", stream.size));
         }
     }
-    for line in &step.console {
-        out.push_str(&format!("     {line}\n"));
+    for same in step.console.chunk_by(|one, other| one == other) {
+        let times = if same.len() > 1 { format!(" [{} times]", same.len()) } else { String::new() };
+        out.push_str(&format!("     {}{times}\n", same[0]));
     }
 }
 

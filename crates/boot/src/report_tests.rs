@@ -44,7 +44,8 @@ fn a_panic_names_the_step_that_was_running() {
     let problems = report.problems();
     assert_eq!(problems.0[0].code, codes::HOST_PANICKED);
     assert!(problems.0[0].what.contains("during the step \"load a\""));
-    assert_eq!(problems.0.len(), 2, "the step that was cut off, not the one that never ran");
+    assert_eq!(problems.0.len(), 1, "one cause, one problem");
+    assert_eq!(problems.outcome(), Outcome::Refused);
     let text = render_text(&report);
     assert!(text.contains("!! load a: did not end"));
     assert!(text.contains("-- list: did not run"));
@@ -52,12 +53,21 @@ fn a_panic_names_the_step_that_was_running() {
 }
 
 #[test]
+fn what_follows_from_a_refused_load_is_not_repeated() {
+    let load = ended(Step::load("a.livepatch"), 1, "", &[]);
+    let revert = ended(Step::revert("a"), 1, "", &[]);
+    assert_eq!(report(vec![load, revert.clone()], Ended::PowerOff).problems().0.len(), 1);
+    let alone = report(vec![revert], Ended::PowerOff).problems();
+    assert_eq!(alone.0[0].code, codes::PAYLOAD_NOT_ACCEPTED);
+}
+
+#[test]
 fn output_and_console_lines_follow_their_step() {
-    let step = ended(Step::list(), 0, "one\ntwo\n", &["(XEN) seen"]);
+    let step = ended(Step::list(), 0, "one\ntwo\n", &["(XEN) seen", "(XEN) twice", "(XEN) twice"]);
     let text = render_text(&report(vec![step], Ended::PowerOff));
     assert_eq!(
         text,
-        "ok list\n     one\n     two\n     (XEN) seen\n1 of 1 steps as expected; powered off after 1.0 s\n"
+        "ok list\n     one\n     two\n     (XEN) seen\n     (XEN) twice [2 times]\n1 of 1 steps as expected; powered off after 1.0 s\n"
     );
 }
 

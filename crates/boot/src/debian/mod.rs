@@ -188,6 +188,10 @@ impl<'a> Fetch<'a> {
                     .into());
             }
         }
+        if self.apt.take().is_some() {
+            // Lists of today are of no use when something is asked for another day.
+            let _ = std::fs::remove_dir_all(self.dir.join("apt"));
+        }
         Ok((boot, source))
     }
 
