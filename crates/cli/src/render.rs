@@ -1,6 +1,8 @@
 //! The terminal's renderer: people read standard error, programs standard output.
 #![expect(clippy::print_stdout, reason = "the one place where this program writes to its streams")]
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use xsplice_report::{Diagnostic, Kind, Problems};
 
@@ -25,10 +27,24 @@ pub(crate) fn json(value: &impl Serialize) {
     }
 }
 
-/// All problems: what, then where, why, and what to do.
+/// How many problems of one code a terminal shows; the report has all.
+const SHOWN_OF_A_CODE: usize = 6;
+
+/// All problems: what, then where, why, and what to do. A changed layout comes first, since most others of the
+/// same run are its consequences.
 pub(crate) fn problems(problems: &Problems) {
-    for problem in &problems.0 {
-        line(&text(problem));
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut sorted: Vec<&Diagnostic> = problems.0.iter().collect();
+    sorted.sort_by_key(|problem| problem.code.name != "layout-changed");
+    for problem in sorted {
+        let count = counts.entry(problem.code.name).or_default();
+        *count += 1;
+        if *count <= SHOWN_OF_A_CODE {
+            line(&text(problem));
+        }
+    }
+    for (code, count) in counts.into_iter().filter(|(_, count)| *count > SHOWN_OF_A_CODE) {
+        line(&format!("and {} more of [{code}]: see report.json", count - SHOWN_OF_A_CODE));
     }
 }
 
