@@ -132,6 +132,10 @@ impl<'p> Compared<'p> {
     fn compare_datum(&mut self, base_id: ItemId, id: ItemId) {
         let parts = self.correlated.parts;
         let (base, item) = (parts.base.get(base_id), parts.patched.get(id));
+        if item.class == Class::Unknown {
+            // Compared with the rest of its section.
+            return;
+        }
         let before = self.correlated.base.data(base_id, None);
         let after = self.correlated.patched.data(id, None);
         if before == after && base.class == item.class {
@@ -240,6 +244,10 @@ impl<'p> Compared<'p> {
                 self.functions.insert(id, verdict);
                 continue;
             }
+            if item.class == Class::Unknown {
+                // Compared with the rest of its section.
+                continue;
+            }
             match verdict {
                 Verdict::Same => {}
                 Verdict::Changed(what) => self.note_init(&item.name, &what),
@@ -251,7 +259,7 @@ impl<'p> Compared<'p> {
             if item.kind == ItemKind::Function && item.unit.is_none() && !kept.contains(&id) {
                 if item.class == Class::Text {
                     self.removed.push(item.name.clone());
-                } else {
+                } else if item.class != Class::Unknown {
                     self.note_init(&item.name, "removed");
                 }
             }

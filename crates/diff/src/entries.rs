@@ -16,7 +16,7 @@ use crate::items::{ItemId, Items};
 pub struct Spot {
     /// The section; `None` for a symbol of another object.
     pub section: Option<SectionId>,
-    /// The symbol's index, for another object's.
+    /// The index of the symbol that the relocation names; 0 where there is no relocation.
     pub symbol: usize,
     /// Bytes from the start of the section, or from the symbol.
     pub offset: i64,

@@ -217,7 +217,7 @@ impl<'o> Items<'o> {
         for (_, section) in
             self.object.sections().filter(|(_, s)| matches!(s.class, Class::Text | Class::InitText))
         {
-            let (ends, _) = crate::meaning::instruction_ends(&section.data, &section.relocations, 0);
+            let ends = crate::meaning::decode(&section.data, &section.relocations, 0).ends;
             for relocation in &section.relocations {
                 let symbol = self.object.symbol(relocation.symbol);
                 let (Home::Section(home), Some(end)) = (symbol.home, ends.get(&relocation.offset)) else {

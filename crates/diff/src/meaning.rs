@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use iced_x86::{Decoder, DecoderOptions};
-use xsplice_objects::{Class, Home, Object, RelocKind, Relocation, SectionId, Special};
+use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind};
+use xsplice_objects::{Class, Home, Object, RelocKind, Relocation, Section, SectionId, Special, SymbolKind};
 
 use crate::entries::{Entry, Spot};
 use crate::items::{ItemId, ItemKind, Items};
@@ -26,7 +26,8 @@ pub enum Meaning {
     Inside(String, i64),
     /// A string, from the place referred to up to its NUL.
     Text(Vec<u8>),
-    /// A merged constant, and the distance from its start in bytes.
+    /// A merged constant, and the distance from its start in bytes; or a string, and the distance of a place that
+    /// lies outside.
     Constant(Vec<u8>, i64),
     /// Bytes without a name, and the distance from their start in bytes.
     Bytes(Box<Content>, i64),
@@ -129,7 +130,8 @@ impl<'o> View<'o> {
         let offset = relocation.addend + adjust;
         match symbol.home {
             Home::Section(id) => {
-                Spot { section: Some(id), symbol: 0, offset: offset + symbol.value.cast_signed() }
+                let offset = offset + symbol.value.cast_signed();
+                Spot { section: Some(id), symbol: relocation.symbol.0, offset }
             }
             _ => Spot { section: None, symbol: relocation.symbol.0, offset },
         }
@@ -145,9 +147,13 @@ impl<'o> View<'o> {
             return Meaning::Global(self.object().symbols[spot.symbol].name.clone(), spot.offset);
         };
         match self.object().section(section).class {
-            Class::Strings => Meaning::Text(string_at(self.object(), section, spot.offset).1),
+            Class::Strings => {
+                let (start, bytes) = string_at(self.object(), section, spot);
+                let distance = spot.offset - start.cast_signed();
+                if distance == 0 { Meaning::Text(bytes) } else { Meaning::Constant(bytes, distance) }
+            }
             Class::Constants => {
-                let (start, bytes) = constant_at(self.object(), section, spot.offset);
+                let (start, bytes) = constant_at(self.object(), section, spot);
                 Meaning::Constant(bytes, spot.offset - start.cast_signed())
             }
             Class::Special(Special::Fixup) => {
@@ -250,7 +256,7 @@ impl<'o> View<'o> {
         let section = self.object().section(id);
         let mut bytes = section.bytes(start, end).into_owned();
         let relocations = section.relocations_in(start, end);
-        let (ends, undecodable) = instruction_ends(&bytes, relocations, start);
+        let Decoded { ends, undecodable, loose } = decode(&bytes, relocations, start);
         let mut references = Vec::new();
         for relocation in relocations {
             let field = relocation.offset - start;
@@ -262,6 +268,12 @@ impl<'o> View<'o> {
             let meaning = self.meaning_in(self.spot(relocation, adjust), unit, path);
             references.push((field, relocation.kind, meaning));
         }
+        for loose in loose.iter().filter(|loose| loose.leaves(section, end)) {
+            let field = loose.field - start;
+            blank(&mut bytes, field, loose.kind);
+            references.push((field, loose.kind, self.meaning_in(loose.spot(id), unit, path)));
+        }
+        references.sort_by_key(|(field, _, _)| *field);
         Content { bytes, references, undecodable }
     }
 
@@ -294,7 +306,7 @@ impl<'o> View<'o> {
         let item = self.items.get(id);
         let section = self.object().section(item.section);
         let relocations = section.relocations_in(item.start, item.end);
-        let (ends, _) = instruction_ends(&section.bytes(item.start, item.end), relocations, item.start);
+        let ends = decode(&section.bytes(item.start, item.end), relocations, item.start).ends;
         let mut found = BTreeSet::new();
         for relocation in relocations {
             let Some(end) = ends.get(&relocation.offset) else { continue };
@@ -358,15 +370,73 @@ fn blank(bytes: &mut [u8], field: u64, kind: RelocKind) {
     }
 }
 
-/// For each relocated field the end of its instruction, both from the start of the section, and the first
-/// undecodable place from the start of the code.
-pub(crate) fn instruction_ends(
-    code: &[u8],
+/// What the instructions of a range of code say.
+#[derive(Default)]
+pub(crate) struct Decoded {
+    /// For each relocated field the end of its instruction, both in bytes from the start of the section.
+    pub(crate) ends: BTreeMap<u64, u64>,
+    /// The first undecodable place in bytes from the start of the code.
+    pub(crate) undecodable: Option<u64>,
+    /// References that the assembler has resolved, since they stay in the section, and that are more than a jump
+    /// inside the code.
+    pub(crate) loose: Vec<Loose>,
+}
+
+/// A distance in an instruction that has no relocation. All in bytes from the start of the section.
+pub(crate) struct Loose {
+    /// The field that holds the distance.
+    pub(crate) field: u64,
+    /// What a relocation of that field would be: [`RelocKind::Pc32`], or [`RelocKind::Small`] for a short jump.
+    pub(crate) kind: RelocKind,
+    /// The end of the instruction, from which the distance counts.
+    pub(crate) end: u64,
+    /// Where it leads.
+    pub(crate) target: i64,
+}
+
+impl Loose {
+    /// Whether it refers to anything but the end of replacement or fixup code, which ends where it is left.
+    pub(crate) fn leaves(&self, section: &Section, end: u64) -> bool {
+        self.target != end.cast_signed() || matches!(section.class, Class::Text | Class::InitText)
+    }
+
+    /// Where it leads.
+    pub(crate) fn spot(&self, section: SectionId) -> Spot {
+        Spot { section: Some(section), symbol: 0, offset: self.target }
+    }
+}
+
+fn loose(
+    decoder: &Decoder<'_>,
+    instruction: &Instruction,
+    code: std::ops::Range<u64>,
     relocations: &[Relocation],
-    start: u64,
-) -> (BTreeMap<u64, u64>, Option<u64>) {
-    let mut ends = BTreeMap::new();
-    let mut undecodable = None;
+) -> Option<Loose> {
+    let offsets = decoder.get_constant_offsets(instruction);
+    let branch =
+        matches!(instruction.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64);
+    let (at, width, target) = if branch {
+        (offsets.immediate_offset(), offsets.immediate_size(), instruction.near_branch_target())
+    } else if instruction.is_ip_rel_memory_operand() {
+        (offsets.displacement_offset(), offsets.displacement_size(), instruction.ip_rel_memory_address())
+    } else {
+        return None;
+    };
+    let field = instruction.ip() + at as u64;
+    if relocations.iter().any(|relocation| relocation.offset == field) {
+        return None;
+    }
+    // The address of the code itself may be stored; a jump there is as good as any other inside.
+    if code.contains(&target) && (branch || target != code.start) {
+        return None;
+    }
+    let kind = if width == 4 { RelocKind::Pc32 } else { RelocKind::Small };
+    Some(Loose { field, kind, end: instruction.next_ip(), target: target.cast_signed() })
+}
+
+/// Goes through the instructions of a range of code that starts at `start` of its section.
+pub(crate) fn decode(code: &[u8], relocations: &[Relocation], start: u64) -> Decoded {
+    let mut decoded = Decoded::default();
     let mut decoder = Decoder::with_ip(64, code, start, DecoderOptions::NONE);
     let mut next = 0;
     while decoder.can_decode() {
@@ -374,8 +444,8 @@ pub(crate) fn instruction_ends(
         if instruction.is_invalid() {
             let at = instruction.ip() - start;
             // The trap byte of Xen 4.22's bug frames (UDB) is newer than the decoder.
-            if code.get(at as usize) != Some(&0xd6) && undecodable.is_none() {
-                undecodable = Some(at);
+            if code.get(at as usize) != Some(&0xd6) && decoded.undecodable.is_none() {
+                decoded.undecodable = Some(at);
             }
             // The decoder's own idea of an invalid instruction's length would skip good ones.
             let step = (at + 1) as usize;
@@ -385,17 +455,37 @@ pub(crate) fn instruction_ends(
             decoder.set_ip(start + step as u64);
             continue;
         }
+        let first = next;
         while next < relocations.len() && relocations[next].offset < instruction.next_ip() {
-            ends.insert(relocations[next].offset, instruction.next_ip());
+            decoded.ends.insert(relocations[next].offset, instruction.next_ip());
             next += 1;
         }
+        let range = start..start + code.len() as u64;
+        decoded.loose.extend(loose(&decoder, &instruction, range, &relocations[first..next]));
     }
-    (ends, undecodable)
+    decoded
 }
 
-/// The string at an offset of a section of merged strings, up to its NUL: where it starts, and its bytes.
-pub(crate) fn string_at(object: &Object, id: SectionId, offset: i64) -> (u64, Vec<u8>) {
-    let section = object.section(id);
+/// The string at a place of a section of merged strings, up to its NUL: where it starts, and its bytes. A place
+/// in front of the named string or behind it (compilers make those of `"..."[i - 1]`) belongs to that string.
+pub(crate) fn string_at(object: &Object, id: SectionId, spot: Spot) -> (u64, Vec<u8>) {
+    if let Some(start) = named_start(object, id, spot) {
+        let (start, bytes) = string_from(object.section(id), start.cast_signed());
+        let inside = start..start + bytes.len() as u64;
+        if !inside.contains(&spot.offset.cast_unsigned()) {
+            return (start, bytes);
+        }
+    }
+    string_from(object.section(id), spot.offset)
+}
+
+/// Where the symbol stands that a relocation names, if it is one of that section and not the section's own.
+fn named_start(object: &Object, id: SectionId, spot: Spot) -> Option<u64> {
+    let symbol = object.symbols.get(spot.symbol)?;
+    (symbol.home == Home::Section(id) && symbol.kind != SymbolKind::Section).then_some(symbol.value)
+}
+
+fn string_from(section: &Section, offset: i64) -> (u64, Vec<u8>) {
     let width = section.entry_size.clamp(1, 8) as usize;
     let start = usize::try_from(offset).unwrap_or(usize::MAX).min(section.data.len());
     let mut bytes = Vec::new();
@@ -408,11 +498,15 @@ pub(crate) fn string_at(object: &Object, id: SectionId, offset: i64) -> (u64, Ve
     (start as u64, bytes)
 }
 
-/// The merged constant that holds an offset: where it starts, and its bytes.
-pub(crate) fn constant_at(object: &Object, id: SectionId, offset: i64) -> (u64, Vec<u8>) {
+/// The merged constant that a place belongs to: where it starts, and its bytes.
+pub(crate) fn constant_at(object: &Object, id: SectionId, spot: Spot) -> (u64, Vec<u8>) {
     let section = object.section(id);
     let width = section.entry_size.max(1);
-    let start = u64::try_from(offset).unwrap_or(u64::MAX).min(section.size) / width * width;
+    let offset = match named_start(object, id, spot) {
+        Some(start) => start,
+        None => u64::try_from(spot.offset).unwrap_or(u64::MAX),
+    };
+    let start = offset.min(section.size) / width * width;
     (start, section.bytes(start, (start + width).min(section.size)).into_owned())
 }
 

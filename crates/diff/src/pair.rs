@@ -1,6 +1,7 @@
 //! One source's objects before and after the patch, and how their items correspond.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use xsplice_dwarf::DebugInfo;
 use xsplice_objects::{Class, Object};
@@ -224,8 +225,10 @@ impl<'p> Correlated<'p> {
             return;
         }
         type Test = fn(&Item, &Item, Option<&Use>, Option<&Use>) -> bool;
-        let tests: [Test; 3] = [
-            |b, p, bu, pu| b.size() == p.size() && b.class == p.class && bu == pu,
+        let tests: [Test; 4] = [
+            // The same place of equal code is sure.
+            |b, p, bu, pu| same_sort(b, p) && shares_place(bu, pu),
+            |b, p, bu, pu| b.size() == p.size() && b.class == p.class && same_contexts(bu, pu),
             |b, p, bu, pu| b.size() == p.size() && b.class == p.class && shares_user(bu, pu),
             |b, p, bu, pu| same_sort(b, p) && shares_user(bu, pu),
         ];
@@ -317,6 +320,8 @@ struct Use {
     /// For each reference, in order, the function and the string or name that the code refers to next: tells
     /// two equal variables of one function apart, such as the flags of two warn-once messages.
     contexts: Vec<(String, String)>,
+    /// The places that refer to it: function, its code without what is relocated, and bytes from its start.
+    places: BTreeSet<(String, Rc<[u8]>, u64)>,
 }
 
 type Users = BTreeMap<ItemId, Use>;
@@ -329,8 +334,10 @@ fn users(items: &Items<'_>) -> Users {
         let section = items.object.section(item.section);
         let relocations = section.relocations_in(item.start, item.end);
         let code = section.bytes(item.start, item.end);
-        let (ends, _) = crate::meaning::instruction_ends(&code, relocations, item.start);
+        let ends = crate::meaning::decode(&code, relocations, item.start).ends;
         let name = plain_function(&items.get(items.head(id)).name).to_owned();
+        let plain: Rc<[u8]> =
+            view.code(item.section, item.start, item.end, Some(items.head(id))).bytes.into();
         let spots: Vec<_> = relocations
             .iter()
             .map(|relocation| match ends.get(&relocation.offset) {
@@ -348,6 +355,8 @@ fn users(items: &Items<'_>) -> Users {
             };
             let known = users.entry(target).or_default();
             known.functions.insert(name.clone());
+            let place = relocations[index].offset - item.start;
+            known.places.insert((items.get(id).name.clone(), Rc::clone(&plain), place));
             let next = spots[index + 1..].iter().find_map(|spot| match view.meaning(*spot, None) {
                 crate::meaning::Meaning::Text(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
                 _ => None,
@@ -361,6 +370,18 @@ fn users(items: &Items<'_>) -> Users {
 /// The source's name of a clone: `foo.constprop.0` is `foo`.
 fn plain_function(name: &str) -> &str {
     name.split('.').next().unwrap_or(name)
+}
+
+fn same_contexts(base: Option<&Use>, patched: Option<&Use>) -> bool {
+    let contexts = |used: Option<&Use>| used.map(|used| (used.functions.clone(), used.contexts.clone()));
+    contexts(base) == contexts(patched)
+}
+
+fn shares_place(base: Option<&Use>, patched: Option<&Use>) -> bool {
+    match (base, patched) {
+        (Some(base), Some(patched)) => base.places.intersection(&patched.places).next().is_some(),
+        _ => false,
+    }
 }
 
 fn shares_user(base: Option<&Use>, patched: Option<&Use>) -> bool {

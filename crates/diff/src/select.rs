@@ -368,7 +368,7 @@ impl<'s, 'p> Selector<'s, 'p> {
         let content = parts.patched.object.section(section);
         let relocations = content.relocations_in(start, end);
         let code = content.bytes(start, end);
-        let (ends, undecodable) = meaning::instruction_ends(&code, relocations, start);
+        let meaning::Decoded { ends, undecodable, loose } = meaning::decode(&code, relocations, start);
         if let Some(at) = undecodable {
             let place = self.place(index, by).section(&content.name).offset(start + at);
             self.refuse(
@@ -388,6 +388,11 @@ impl<'s, 'p> Selector<'s, 'p> {
             };
             self.refer(index, piece, start, relocation, adjust, unit, by);
         }
+        for loose in loose.iter().filter(|loose| loose.leaves(content, end)) {
+            let adjust = (loose.end - loose.field).cast_signed();
+            let field = (loose.field - start, loose.kind);
+            self.refer_to(index, piece, field, loose.spot(section), adjust, unit, by);
+        }
     }
 
     #[expect(
@@ -405,10 +410,34 @@ impl<'s, 'p> Selector<'s, 'p> {
         by: &str,
     ) {
         let spot = self.pair(index).correlated.patched.spot(relocation, adjust);
-        let Some((target, base)) = self.target(index, spot, unit, by) else { return };
-        let offset = relocation.offset - start;
+        let field = (relocation.offset - start, relocation.kind);
+        self.refer_to(index, piece, field, spot, adjust, unit, by);
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one field and who wants it; a struct would only rename them"
+    )]
+    fn refer_to(
+        &mut self,
+        index: usize,
+        piece: PieceId,
+        (offset, kind): (u64, RelocKind),
+        spot: Spot,
+        adjust: i64,
+        unit: Option<ItemId>,
+        by: &str,
+    ) {
+        let target = match self.own_entry(index, spot, unit) {
+            Some((base, start)) => self
+                .shipped_name(index, base)
+                .and_then(|name| self.hypervisor(index, name, by))
+                .map(|target| (target, start)),
+            None => self.target(index, spot, unit, by),
+        };
+        let Some((target, base)) = target else { return };
         let addend = spot.offset - base - adjust;
-        if matches!(relocation.kind, RelocKind::Pc64 | RelocKind::Small | RelocKind::Abs32) {
+        if matches!(kind, RelocKind::Pc64 | RelocKind::Small | RelocKind::Abs32) {
             let place = self.place(index, by).offset(offset);
             self.refuse(
                 Diagnostic::new(
@@ -422,8 +451,18 @@ impl<'s, 'p> Selector<'s, 'p> {
             return;
         }
         let piece = &mut self.selection.pieces[piece.0];
-        blank(&mut piece.bytes, offset, relocation.kind);
-        piece.references.push(Reference { offset, kind: relocation.kind, target, addend });
+        blank(&mut piece.bytes, offset, kind);
+        piece.references.push(Reference { offset, kind, target, addend });
+    }
+
+    /// A replaced function that refers to its own start: that address may end up in live data, and must then still
+    /// be good when the payload is reverted. Gives the original function, and where the start stands.
+    fn own_entry(&self, index: usize, spot: Spot, unit: Option<ItemId>) -> Option<(ItemId, i64)> {
+        let correlated = &self.pair(index).correlated;
+        let item = correlated.parts.patched.get(unit?);
+        let start = item.start.cast_signed();
+        let own = spot.section == Some(item.section) && spot.offset == start;
+        Some((correlated.counterpart[unit?.0].filter(|_| own)?, start))
     }
 
     /// What a spot becomes in the payload, and the spot's own offset at which that target starts.
@@ -441,14 +480,14 @@ impl<'s, 'p> Selector<'s, 'p> {
         let section = object.section(section_id);
         match section.class {
             Class::Strings => {
-                let (start, bytes) = meaning::string_at(object, section_id, spot.offset);
+                let (start, bytes) = meaning::string_at(object, section_id, spot);
                 let align = section.entry_size.clamp(1, 8);
                 let key = Key::Text(align, bytes.clone());
                 let piece = self.read_only(key, index, &section.name, bytes, align, because());
                 Some((Target::Piece(piece), start.cast_signed()))
             }
             Class::Constants => {
-                let (start, bytes) = meaning::constant_at(object, section_id, spot.offset);
+                let (start, bytes) = meaning::constant_at(object, section_id, spot);
                 let key = Key::Constant(section.align, bytes.clone());
                 let piece = self.read_only(key, index, &section.name, bytes, section.align, because());
                 Some((Target::Piece(piece), start.cast_signed()))

@@ -41,6 +41,12 @@ fn main() {
             }
             trials.push(trial);
         }
+        if expected.damaged {
+            trials.push(Trial::test(format!("{name}, damaged"), move || {
+                support::notices_damage(&file, &expected)
+                    .map_err(|problems| Failed::from(problems.join("\n")))
+            }));
+        }
     }
     libtest_mimic::run(&arguments, trials).exit();
 }

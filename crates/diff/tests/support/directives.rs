@@ -3,6 +3,7 @@
 //! Lines that start with `//#`, each `KEYWORD: WORDS`; a keyword may come again and adds to its list:
 //!
 //! - `flags`: added to the compiler's flags. `also`: the same fixture once more with these flags.
+//! - `shipped`: flags for the original that the shipped hypervisor holds, where it is another than the rebuilt.
 //! - `changed`, `new`, `removed`: functions. All others must be the same.
 //! - `same`: functions that must be there and the same.
 //! - `init`: what changed but waits for the next boot.
@@ -11,6 +12,8 @@
 //! - `pieces`: what the payload holds, by kind: `Text=1 BugFrame(2)=1`.
 //! - `refused`: the code of a refusal, then words that its text or place must hold. One line for each.
 //!   The word `@here` is the number of the line with the comment `/* @here */`.
+//! - `anchors`: code refers to places in front of strings or behind them.
+//! - `damaged`: the payload is also damaged byte by byte, to see that the checks notice.
 //! - `known-failure`: why this fixture cannot pass yet. It is shown as ignored.
 //!
 //! Nothing is left open: what is not listed must not be found. `needs` and `pieces` are those of a payload,
@@ -33,11 +36,17 @@ pub struct Expectations {
     /// Lists of words by keyword.
     lists: BTreeMap<String, BTreeSet<String>>,
     flags: Vec<String>,
+    /// Flags of the shipped original.
+    pub shipped: Vec<String>,
     also: Vec<Vec<String>>,
     /// Pieces by kind.
     pub pieces: BTreeMap<String, usize>,
     /// Refusals.
     pub refused: Vec<Refused>,
+    /// Whether code refers to places near strings.
+    pub anchors: bool,
+    /// Whether the payload is also damaged.
+    pub damaged: bool,
     /// Why it cannot pass yet.
     pub known_failure: Option<String>,
 }
@@ -55,7 +64,10 @@ impl Expectations {
             any = true;
             match keyword.trim() {
                 "flags" => expected.flags.extend(words),
+                "shipped" => expected.shipped.extend(words),
                 "also" => expected.also.push(words),
+                "anchors" => expected.anchors = true,
+                "damaged" => expected.damaged = true,
                 "known-failure" => expected.known_failure = Some(rest.trim().to_owned()),
                 "pieces" => {
                     for word in words {

@@ -110,7 +110,7 @@ impl Image {
         for symbol in &elf.syms {
             let name = elf.strtab.get_at(symbol.st_name).unwrap_or("");
             let address = match places.get(&symbol.st_shndx) {
-                Some(&range) => image.ranges[range].start + symbol.st_value,
+                Some(&range) => image.ranges[range].start.wrapping_add(symbol.st_value),
                 None if name.is_empty() => 0,
                 None => hypervisor.address(name)?,
             };
@@ -132,14 +132,22 @@ impl Image {
             }
             for relocation in relocations {
                 let range = &mut image.ranges[range];
-                let value = addresses[relocation.r_sym].wrapping_add_signed(relocation.r_addend.unwrap_or(0));
+                let symbol = addresses.get(relocation.r_sym).ok_or("a relocation names no symbol")?;
+                let value = symbol.wrapping_add_signed(relocation.r_addend.unwrap_or(0));
                 let at = relocation.r_offset as usize;
-                let distance = value.wrapping_sub(range.start + relocation.r_offset).cast_signed();
+                let distance =
+                    value.wrapping_sub(range.start.wrapping_add(relocation.r_offset)).cast_signed();
+                let mut put = |bytes: &[u8]| {
+                    let field = range.bytes.get_mut(at..at.saturating_add(bytes.len()));
+                    field
+                        .ok_or("a relocation is outside its section")
+                        .map(|field| field.copy_from_slice(bytes))
+                };
                 match relocation.r_type {
-                    reloc::R_X86_64_64 => range.bytes[at..at + 8].copy_from_slice(&value.to_le_bytes()),
+                    reloc::R_X86_64_64 => put(&value.to_le_bytes())?,
                     reloc::R_X86_64_PC32 | reloc::R_X86_64_PLT32 => {
                         let short = i32::try_from(distance).map_err(|_| "a distance does not fit")?;
-                        range.bytes[at..at + 4].copy_from_slice(&short.to_le_bytes());
+                        put(&short.to_le_bytes())?;
                     }
                     other => return Err(format!("relocation type {other} in the payload")),
                 }
@@ -191,7 +199,7 @@ impl Image {
     pub fn bytes(&self, address: u64, len: u64) -> Option<&[u8]> {
         let range = self.range_at(address)?;
         let from = (address - range.start) as usize;
-        range.bytes.get(from..from + len as usize)
+        range.bytes.get(from..from.saturating_add(len as usize))
     }
 
     /// Bytes from an address to the end of its section.
@@ -209,6 +217,13 @@ impl Image {
         let word = i32::from_le_bytes(self.bytes(at, 4)?.try_into().ok()?);
         let distance = word << (32 - bits) >> (32 - bits);
         Some(from.wrapping_add_signed(distance.into()))
+    }
+
+    /// The string at an address, of characters of so many bytes, without its end.
+    pub fn string(&self, address: u64, width: usize) -> Option<Vec<u8>> {
+        let rest = self.rest(address);
+        let end = rest.chunks(width).position(|unit| unit.iter().all(|&b| b == 0))?;
+        Some(rest[..end * width].to_vec())
     }
 
     /// The string at an address.

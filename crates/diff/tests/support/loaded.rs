@@ -15,9 +15,13 @@ use super::image::{Func, Image};
 const AREA: std::ops::Range<u64> = 0xffff_82d0_4000_0000..0xffff_82d0_8000_0000;
 
 /// What the payload does differently.
-pub fn differences(shipped: &[u8], patched: &[u8], payload: &[u8]) -> Vec<String> {
+///
+/// `anchors` allows references to places in front of strings and behind them: which string is meant cannot be told
+/// once all is linked, so each that stands there in both will do.
+pub fn differences(shipped: &[u8], patched: &[u8], payload: &[u8], anchors: bool) -> Vec<String> {
     match Walk::prepare(shipped, patched, payload) {
         Ok(mut walk) => {
+            walk.anchors = anchors;
             walk.all();
             walk.wrong
         }
@@ -30,6 +34,9 @@ struct Walk {
     patched: Image,
     payload: Image,
     funcs: Vec<Func>,
+    anchors: bool,
+    /// Where replaced functions start in the patched hypervisor.
+    replaced: BTreeSet<u64>,
     /// Code of the patched hypervisor that was compared: start, end, and where it starts in the payload.
     code: BTreeMap<u64, (u64, u64)>,
     /// Pairs still to compare.
@@ -48,6 +55,8 @@ impl Walk {
             patched,
             payload,
             funcs,
+            anchors: false,
+            replaced: BTreeSet::new(),
             code: BTreeMap::new(),
             queue: VecDeque::new(),
             seen: BTreeSet::new(),
@@ -85,6 +94,7 @@ impl Walk {
                             func.name, func.new_size, new.size
                         ));
                     }
+                    self.replaced.insert(new.address);
                     self.queue.push_back((new.address, func.new_addr));
                 }
                 None => self.complain(format!("the patched hypervisor has no {}", func.name)),
@@ -129,11 +139,9 @@ impl Walk {
             if a.len() != b.len() || a.code() != b.code() || a.op_count() != b.op_count() {
                 return self.complain(format!("{name}+{:#x}: {a} became {b}", a.ip() - expected));
             }
-            let (from, len) = ((a.ip() - expected) as usize, a.len());
-            let same = bytes[from..from + len] == other[from..from + len];
-            let addresses = targets(&a).into_iter().zip(targets(&b)).collect::<Vec<_>>();
-            if addresses.is_empty() && !same {
-                return self.complain(format!("{name}+{from:#x}: {a} became {b}"));
+            let addresses: Vec<_> = targets(&a).into_iter().zip(targets(&b)).collect();
+            if plain(&a, &bytes, expected) != plain(&b, &other, found) {
+                return self.complain(format!("{name}+{:#x}: {a} became {b}", a.ip() - expected));
             }
             pairs.extend(addresses.into_iter().map(|pair| (a, pair)));
             // Code without a size ends where it leaves.
@@ -147,7 +155,18 @@ impl Walk {
         }
         self.code.insert(expected, (end, found));
         for (instruction, (a, b)) in pairs {
-            self.reference(a, b, &format!("{name}+{:#x} {instruction}", instruction.ip() - expected));
+            let by = format!("{name}+{:#x} {instruction}", instruction.ip() - expected);
+            if instruction.flow_control() == FlowControl::Next {
+                self.address(a, b, &by);
+            }
+            self.reference(a, b, &by);
+        }
+    }
+
+    /// Two addresses that may be stored: that of a replaced function must be the original's.
+    fn address(&mut self, expected: u64, found: u64, by: &str) {
+        if self.replaced.contains(&expected) && self.payload.holds(found) {
+            self.complain(format!("{by}: takes the address of new code, which is gone after a revert"));
         }
     }
 
@@ -160,9 +179,12 @@ impl Walk {
             if found.wrapping_sub(*other) != expected - start {
                 self.complain(format!(
                     "{by}: leads to {found:#x} and should to {:#x}",
-                    other + expected - start
+                    other.wrapping_add(expected - start)
                 ));
             }
+            return;
+        }
+        if self.anchors && !self.shipped.holds(found) && self.near_string(expected, found) {
             return;
         }
         if self.payload.holds(found) {
@@ -181,14 +203,26 @@ impl Walk {
         }
     }
 
+    /// Whether both places are at one distance from equal strings, in front of them or behind.
+    fn near_string(&self, expected: u64, found: u64) -> bool {
+        let Some(strings) = self.patched.range(".rodata.strings") else { return false };
+        let text = |image: &Image, at: u64| image.text(at).filter(|text| text.len() > 3);
+        (-8..=8).any(|distance| {
+            let (a, b) = (expected.wrapping_add_signed(distance), found.wrapping_add_signed(distance));
+            let inside = a.checked_sub(strings.start).is_some_and(|at| at < strings.bytes.len() as u64);
+            inside && text(&self.patched, a).is_some() && text(&self.patched, a) == text(&self.payload, b)
+        })
+    }
+
     fn compare_data(&mut self, expected: u64, found: u64) {
         let name = self.name(expected);
         let section = self.patched.range_at(expected).map_or("", |r| &r.name).to_owned();
         let sized = self.patched.covering(expected).iter().map(|(n, _)| n.size).max().unwrap_or(0);
         match section.as_str() {
-            ".rodata.strings" if sized == 0 => {
-                let (a, b) = (self.patched.text(expected), self.payload.text(found));
-                if a != b {
+            ".rodata.strings" | ".rodata.strings2" | ".rodata.strings4" if sized == 0 => {
+                let width = section.strip_prefix(".rodata.strings").map_or(1, |w| w.parse().unwrap_or(1));
+                let (a, b) = (self.patched.string(expected, width), self.payload.string(found, width));
+                if a.is_none() || a != b {
                     self.complain(format!("string {a:?} became {b:?}"));
                 }
             }
@@ -207,6 +241,7 @@ impl Walk {
             let number = |raw: &[u8]| raw.try_into().ok().map(u64::from_le_bytes);
             match (number(a), number(b)) {
                 (Some(a), Some(b)) if AREA.contains(&a) && AREA.contains(&b) => {
+                    self.address(a, b, &format!("{name}[{index}]"));
                     self.reference(a, b, &format!("{name}[{index}]"));
                 }
                 _ if a == b => {}
@@ -224,7 +259,7 @@ impl Walk {
             if a >= *end || self.patched.covering(expected + at).iter().any(|(n, _)| n.size > 0) {
                 break;
             }
-            match self.payload.follow(found + at, found, 32) {
+            match self.payload.follow(found.wrapping_add(at), found, 32) {
                 Some(b) if self.payload.holds(b) => self.reference(a, b, &format!("{name}+{at:#x}")),
                 // The next table may lead elsewhere; a table of the payload ends where its section does.
                 _ if count > 2 => break,
@@ -264,6 +299,28 @@ fn targets(instruction: &Instruction) -> Vec<u64> {
     all
 }
 
+/// An instruction's bytes without the addresses that it holds. `code` is loaded at `start`.
+fn plain(instruction: &Instruction, code: &[u8], start: u64) -> Vec<u8> {
+    let from = (instruction.ip() - start) as usize;
+    let mut bytes = code[from..from + instruction.len()].to_vec();
+    let mut decoder = Decoder::with_ip(64, &code[from..], instruction.ip(), DecoderOptions::NONE);
+    let same = decoder.decode();
+    let offsets = decoder.get_constant_offsets(&same);
+    let mut blank = |at: usize, size: usize| bytes[at..at + size].fill(0);
+    if instruction.is_ip_rel_memory_operand() {
+        blank(offsets.displacement_offset(), offsets.displacement_size());
+    }
+    let address = instruction.op_kinds().any(|kind| match kind {
+        OpKind::NearBranch64 => true,
+        OpKind::Immediate64 => AREA.contains(&instruction.immediate64()),
+        _ => false,
+    });
+    if address {
+        blank(offsets.immediate_offset(), offsets.immediate_size());
+    }
+    bytes
+}
+
 /// The name without the compiler's counters.
 fn unnumbered(name: &str) -> &str {
     name.trim_end_matches(|c: char| c.is_ascii_digit()).strip_suffix('.').unwrap_or(name)
@@ -293,7 +350,7 @@ impl Walk {
                 };
                 let home = self.code.range(..=place).next_back().filter(|(_, (end, _))| place < *end);
                 if let Some((start, (_, found))) = home {
-                    expected.push((found + (place - start), at));
+                    expected.push((found.wrapping_add(place - start), at));
                 }
             }
             let mut found = Vec::new();
@@ -373,10 +430,8 @@ impl Walk {
         let pairs: Vec<_> = a.into_iter().zip(b).collect();
         self.code.insert(expected, (expected + length, found));
         for (a, b) in pairs {
-            let from = (a.ip() - expected) as usize;
-            let same = bytes[from..from + a.len()] == other[from..from + a.len()];
             let addresses: Vec<_> = targets(&a).into_iter().zip(targets(&b)).collect();
-            if a.code() != b.code() || addresses.is_empty() && !same {
+            if a.code() != b.code() || plain(&a, &bytes, expected) != plain(&b, &other, found) {
                 self.complain(format!("replacement code: {a} became {b}"));
             }
             for (x, y) in addresses {

@@ -1,5 +1,6 @@
 //! Runs a fixture and compares what came of it with what it says.
 
+mod damage;
 pub mod directives;
 mod image;
 mod loaded;
@@ -35,52 +36,97 @@ struct Found {
     payload: Option<Vec<u8>>,
 }
 
-/// Runs a fixture.
-///
-/// # Errors
-/// Everything that is not as the fixture says.
-pub fn run(source: &Path, expected: &Expectations, flags: &[String]) -> Result<(), Vec<String>> {
+/// A fixture's objects and hypervisors.
+struct Built {
+    base: Vec<u8>,
+    again: Vec<u8>,
+    patched: Vec<u8>,
+    /// Linked from the rebuilt original.
+    own: Vec<u8>,
+    /// What the host runs.
+    shipped: Vec<u8>,
+    /// Linked from the patched object; an error where two objects bring one name.
+    after: Result<Vec<u8>, String>,
+}
+
+fn build(source: &Path, expected: &Expectations, flags: &[String]) -> Result<Built, String> {
     let tools = Toolchain::new(source, flags);
-    let one = |problem: String| vec![problem];
-    let text = std::fs::read_to_string(source).map_err(|e| one(e.to_string()))?;
-    let base = tools.compile(&["-frandom-seed=1"]).map_err(one)?;
-    let again = tools.compile(&["-frandom-seed=2"]).map_err(one)?;
-    let patched = tools.compile(&["-DPATCHED", "-frandom-seed=2"]).map_err(one)?;
+    let text = std::fs::read_to_string(source).map_err(|e| e.to_string())?;
+    let base = tools.compile(&["-frandom-seed=1"])?;
+    let again = tools.compile(&["-frandom-seed=2"])?;
+    let patched = tools.compile(&["-DPATCHED", "-frandom-seed=2"])?;
     if again == patched {
-        return Err(one("the patch changes nothing".into()));
+        return Err("the patch changes nothing".into());
     }
     let common = source.parent().expect("a directory").join("common/others.c");
-    let mut others = vec![tools.compile_as(&common, Path::new("others.c"), &[]).map_err(one)?];
+    let mut others = vec![tools.compile_as(&common, Path::new("others.c"), &[])?];
     if text.contains("STUB") {
-        others.push(tools.compile_as(source, Path::new("stub.c"), &["-DSTUB", "-x", "c"]).map_err(one)?);
+        others.push(tools.compile_as(source, Path::new("stub.c"), &["-DSTUB"])?);
+    }
+    if text.contains("TWIN") {
+        others.push(tools.compile(&["-DTWIN"])?);
     }
     let image = |object: &[u8]| {
         let all: Vec<&[u8]> = std::iter::once(object).chain(others.iter().map(Vec::as_slice)).collect();
         tools.link(&all)
     };
-    let shipped = image(&base).map_err(one)?;
+    let own = image(&base)?;
+    let shipped = match &expected.shipped[..] {
+        [] => own.clone(),
+        flags => image(&tools.compile(&flags.iter().map(String::as_str).collect::<Vec<_>>())?)?,
+    };
+    let after = image(&patched);
+    Ok(Built { base, again, patched, own, shipped, after })
+}
 
+/// Runs a fixture.
+///
+/// # Errors
+/// Everything that is not as the fixture says.
+pub fn run(source: &Path, expected: &Expectations, flags: &[String]) -> Result<(), Vec<String>> {
+    let built = build(source, expected, flags).map_err(|problem| vec![problem])?;
     let mut wrong = Vec::new();
-    for (what, other) in [("itself", &base), ("itself with another seed", &again)] {
-        let found = compare(source, &base, other, &shipped)?;
+    for (what, other) in [("itself", &built.base), ("itself with another seed", &built.again)] {
+        let found = compare(source, &built.base, other, &built.own)?;
         wrong.extend(found.something().into_iter().map(|finding| format!("compared with {what}: {finding}")));
     }
-    let found = compare(source, &base, &patched, &shipped)?;
+    let found = compare(source, &built.base, &built.patched, &built.shipped)?;
     wrong.extend(found.differences(expected));
     if let Some(payload) = &found.payload
         && !found.replaced.is_empty()
     {
-        wrong.extend(verified(payload, &shipped));
-        match image(&patched) {
-            Ok(image) => wrong.extend(loaded::differences(&shipped, &image, payload)),
-            Err(problem) => wrong.push(problem),
+        wrong.extend(verified(payload, &built.shipped, found.has_variables()));
+        match &built.after {
+            Ok(after) => wrong.extend(loaded::differences(&built.shipped, after, payload, expected.anchors)),
+            Err(problem) => wrong.push(problem.clone()),
         }
-        let twice = compare(source, &base, &patched, &shipped)?;
+        let twice = compare(source, &built.base, &built.patched, &built.shipped)?;
         if twice.payload.as_ref() != Some(payload) {
             wrong.push("a second run gives other bytes".into());
         }
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
+/// Damages a fixture's payload byte by byte, and checks that the comparison of loaded code notices each time:
+/// what it says of whole payloads is worth no more than that.
+///
+/// # Errors
+/// Every damage that went unnoticed.
+pub fn notices_damage(source: &Path, expected: &Expectations) -> Result<(), Vec<String>> {
+    let built = build(source, expected, &[]).map_err(|problem| vec![problem])?;
+    let found = compare(source, &built.base, &built.patched, &built.shipped)?;
+    let (Some(payload), Ok(after)) = (found.payload, built.after) else {
+        return Err(vec!["the fixture gives no payload".into()]);
+    };
+    let unnoticed: Vec<String> = damage::all(&payload)
+        .into_iter()
+        .filter(|(_, damaged)| {
+            loaded::differences(&built.shipped, &after, damaged, expected.anchors).is_empty()
+        })
+        .map(|(what, _)| format!("not noticed: {what}"))
+        .collect();
+    if unnoticed.is_empty() { Ok(()) } else { Err(unnoticed) }
 }
 
 fn compare(source: &Path, base: &[u8], patched: &[u8], shipped: &[u8]) -> Result<Found, Vec<String>> {
@@ -142,6 +188,11 @@ fn compare(source: &Path, base: &[u8], patched: &[u8], shipped: &[u8]) -> Result
 impl Found {
     fn functions(&self, wanted: fn(&Verdict) -> bool) -> BTreeSet<String> {
         self.verdicts.iter().filter(|(_, verdict)| wanted(verdict)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether the payload brings variables.
+    fn has_variables(&self) -> bool {
+        self.pieces.contains_key("Data") || self.pieces.contains_key("Bss")
     }
 
     /// Everything that a pair of equal objects must not give.
@@ -230,7 +281,7 @@ fn show(d: &Diagnostic) -> String {
 }
 
 /// What the verifier, which shares no code with the linker, has against a payload.
-fn verified(payload: &[u8], shipped: &[u8]) -> Vec<String> {
+fn verified(payload: &[u8], shipped: &[u8], variables: bool) -> Vec<String> {
     let verdict = verify(&VerifyInput {
         payload,
         name: "fixture",
@@ -239,6 +290,8 @@ fn verified(payload: &[u8], shipped: &[u8]) -> Vec<String> {
         funcs_size: Some(104),
         ..VerifyInput::default()
     });
-    let problems = verdict.problems.0.iter();
+    // Variables keep what they hold over a revert, so the host applies such a payload once.
+    let fits = |d: &&Diagnostic| !variables || d.code.name != "not-reapplicable";
+    let problems = verdict.problems.0.iter().filter(fits);
     problems.map(|d| format!("verifier: {} {}", d.code.name, show(d))).collect()
 }
