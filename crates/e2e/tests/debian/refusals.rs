@@ -1,0 +1,153 @@
+//! Each kind of change that is refused or fails, with its message and its exit code.
+
+use fs_err as fs;
+use libtest_mimic::{Completion, Failed};
+use xsplice_e2e::{Recipe, elf, recipes};
+
+use crate::setup::{self, Build, Setup};
+
+type Outcome = Result<Completion, Failed>;
+
+/// What a run must say.
+struct Wanted {
+    exit: i32,
+    /// The code of one of its problems.
+    code: &'static str,
+    /// What that problem's text must have, place included.
+    says: &'static [&'static str],
+}
+
+fn expect(build: &Build<'_>, wanted: &Wanted) -> Result<(), String> {
+    let built = build.run()?;
+    let told =
+        |what: &str| Err(format!("{what}; exit code {:?}\n{}\n{}", built.code, built.stderr, built.report));
+    if built.code != Some(wanted.exit) {
+        return told(&format!("exit code {} was expected", wanted.exit));
+    }
+    if built.payload.exists() {
+        return told("there is a payload");
+    }
+    if built.report["exit_code"] != wanted.exit {
+        return told("the report has another exit code");
+    }
+    let problems = built.report["problems"].as_array().cloned().unwrap_or_default();
+    let problem = problems.iter().find(|problem| problem["code"] == wanted.code);
+    let Some(problem) = problem else {
+        return told(&format!("there is no problem {}", wanted.code));
+    };
+    if !built.stderr.contains(&format!("[{}]", wanted.code)) {
+        return told("the terminal does not show the problem");
+    }
+    let text = problem.to_string();
+    for part in wanted.says {
+        if !text.contains(part) {
+            return told(&format!("{} does not mention {part}", wanted.code));
+        }
+    }
+    // A refusal tells what to do instead.
+    if wanted.exit == 2 && problem["advice"].as_str().is_none_or(str::is_empty) {
+        return told(&format!("{} has no advice", wanted.code));
+    }
+    Ok(())
+}
+
+fn refused(recipe: &Recipe, code: &'static str, says: &'static [&'static str]) -> Outcome {
+    setup::with(|setup| {
+        let build = setup.build(recipe.name, &setup.made(recipe)?.diff)?;
+        expect(&build, &Wanted { exit: 2, code, says })
+    })
+}
+
+pub fn does_not_apply() -> Outcome {
+    setup::with(|setup| {
+        // A hunk whose context the tree does not have.
+        let diff = setup.made(&recipes::STATIC)?.diff.replace("NR_DOMAIN_WATCHDOG", "NO_DOMAIN_WATCHDOG");
+        let build = setup.build("does-not-apply", &diff)?;
+        let says = &["xen/common/sched/core.c", "hunk"];
+        expect(&build, &Wanted { exit: 1, code: "patch-does-not-apply", says })
+    })
+}
+
+pub fn livepatch_off() -> Outcome {
+    setup::with(|setup| {
+        let config = fs::read_to_string(&setup.debian.config).map_err(|error| error.to_string())?;
+        let off = config.replace("CONFIG_LIVEPATCH=y", "# CONFIG_LIVEPATCH is not set");
+        if off == config {
+            return Err("Debian's configuration has live patching off already".to_owned());
+        }
+        let mut build = setup.build("livepatch-off", &setup.made(&recipes::STATIC)?.diff)?;
+        build.config = setup.work.join("livepatch-off.config");
+        fs::write(&build.config, off).map_err(|error| error.to_string())?;
+        expect(&build, &Wanted { exit: 1, code: "livepatch-off", says: &["CONFIG_LIVEPATCH"] })
+    })
+}
+
+pub fn another_xens_symbols() -> Outcome {
+    setup::with(|setup| {
+        let mut build = setup.build("other-xen", &setup.made(&recipes::STATIC)?.diff)?;
+        build.xen_syms = other_symbols(setup)?;
+        expect(&build, &Wanted { exit: 2, code: "base-mismatch", says: &["vcpu_wake", "core"] })
+    })
+}
+
+/// A symbol file in which one function of the touched file has another size.
+fn other_symbols(setup: &Setup) -> Result<std::path::PathBuf, String> {
+    let symbols = fs::read(&setup.debian.xen_syms).map_err(|error| error.to_string())?;
+    let other = elf::grow_symbol(&symbols, "vcpu_wake", 3).ok_or("the symbols have no vcpu_wake")?;
+    let file = setup.work.join("other-xen-syms");
+    fs::write(&file, other).map_err(|error| error.to_string())?;
+    Ok(file)
+}
+
+pub fn changed_struct() -> Outcome {
+    refused(&recipes::STRUCT, "layout-changed", &["kexec_image"])
+}
+
+pub fn new_percpu() -> Outcome {
+    refused(&recipes::PERCPU, "new-percpu", &["xsplice_e2e_calls"])
+}
+
+pub fn changed_data() -> Outcome {
+    refused(&recipes::DATA, "data-changed", &["xenlog_upper_thresh"])
+}
+
+pub fn name_taken() -> Outcome {
+    refused(&recipes::NAME_TAKEN, "name-taken", &["pmstat_reset_cx_stat"])
+}
+
+pub fn no_room() -> Outcome {
+    refused(&recipes::NO_ROOM, "no-room", &["__set_fixmap_x"])
+}
+
+pub fn assembler_only() -> Outcome {
+    refused(&recipes::ASSEMBLER, "assembler-changed", &["entry"])
+}
+
+pub fn makefile() -> Outcome {
+    refused(&recipes::MAKEFILE, "build-file-changes-other-objects", &["xen/common/sched/"])
+}
+
+pub fn hook() -> Outcome {
+    refused(&recipes::HOOK, "hooks-unsupported", &["core"])
+}
+
+/// A change of which nothing reaches the running hypervisor: exit code 3, and a reason for each file.
+pub fn nothing(recipe: &Recipe, reason: &str) -> Outcome {
+    setup::with(|setup| {
+        let built = setup.payload(recipe)?;
+        let told = |what: &str| Err(format!("{what}; {:?}\n{}\n{}", built.code, built.stderr, built.report));
+        if built.code != Some(3) {
+            return told("exit code 3 was expected");
+        }
+        if built.payload.exists() {
+            return told("there is a payload");
+        }
+        let file = recipe.edits.first().map(|edit| edit.file).unwrap_or_default();
+        let lines = built.report["nothing"].as_array().cloned().unwrap_or_default();
+        let why = lines.iter().filter_map(|line| line.as_str()).find(|line| line.contains(file));
+        match why {
+            Some(why) if why.contains(reason) => Ok(()),
+            _ => told(&format!("no line says {reason} of {file}")),
+        }
+    })
+}
