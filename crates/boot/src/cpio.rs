@@ -95,14 +95,9 @@ fn header(out: &mut Vec<u8>, number: u32, mode: u32, name: &str, size: usize, de
     // Archives above 4 GiB cannot be described; QEMU could not load them either.
     let size = u32::try_from(size).unwrap_or(u32::MAX);
     let name_size = u32::try_from(name.len() + 1).unwrap_or(u32::MAX);
-    let fields = [
-        number, mode, 0, // owner
-        0, // group
-        links, 0, // time
-        size, 0, // device that holds it: major
-        0, // and minor
-        device.0, device.1, name_size, 0, // checksum, unused in this variant
-    ];
+    // In the order of the format: inode, mode, owner, group, links, time, size, the device that holds it
+    // (major, minor), the device that it is (major, minor), the name's size, a checksum that is not used.
+    let fields = [number, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name_size, 0];
     out.extend_from_slice(b"070701");
     for field in fields {
         out.extend_from_slice(format!("{field:08x}").as_bytes());

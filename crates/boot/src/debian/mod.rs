@@ -220,6 +220,9 @@ impl<'a> Fetch<'a> {
         let candidates = self.candidates()?;
         let mut last = None;
         for version in &candidates {
+            if version != PINNED_VERSION {
+                (self.progress)(&format!("version {PINNED_VERSION} is not served: trying {version}"));
+            }
             match self.xen_version(version, with_source || version != PINNED_VERSION) {
                 Ok(()) if version == PINNED_VERSION => return Ok(version.clone()),
                 Ok(()) => {
