@@ -113,6 +113,18 @@ impl<'o> Items<'o> {
         Some((id, offset - start(&id)))
     }
 
+    /// A name inside a function, not at its start, that other objects can refer to.
+    pub fn entry_point_in(&self, id: ItemId) -> Option<&str> {
+        let item = self.get(id);
+        let inside = |symbol: &&xsplice_objects::Symbol| {
+            symbol.home == Home::Section(item.section)
+                && !symbol.local
+                && item.start < symbol.value
+                && symbol.value < item.end
+        };
+        self.object.symbols.iter().find(inside).map(|symbol| symbol.name.as_str())
+    }
+
     /// The head of the unit that an item belongs to: a `.cold` fragment's function, or the item itself.
     pub fn head(&self, id: ItemId) -> ItemId {
         self.get(id).unit.unwrap_or(id)

@@ -150,6 +150,7 @@ struct Selector<'s, 'p> {
     world: &'s World<'s>,
     globals: BTreeMap<String, (usize, ItemId)>,
     pieces: BTreeMap<Key, PieceId>,
+    symbols: BTreeSet<String>,
     queue: VecDeque<(usize, ItemId)>,
     selection: Selection,
 }
@@ -162,6 +163,7 @@ impl Selection {
             world,
             globals: new_globals(pairs),
             pieces: BTreeMap::new(),
+            symbols: BTreeSet::new(),
             queue: VecDeque::new(),
             selection: Selection::default(),
         };
@@ -258,6 +260,10 @@ impl<'s, 'p> Selector<'s, 'p> {
         let Some(name) = self.shipped_name(index, base) else { return };
         let object = correlated.parts.pair.path.clone();
         let place = self.place(index, &correlated.parts.patched.get(head).name);
+        if let Some(label) = correlated.parts.base.entry_point_in(base) {
+            let what = format!("it has an entry point {label} inside, which other code may go on to use");
+            self.strange(index, &name, &correlated.parts.pair.path, &what);
+        }
         let piece = self.unit(index, head, because);
         let first_difference = first_difference.to_owned();
         self.selection.replaced.push(Replaced { name, piece, place, object, first_difference });
@@ -290,7 +296,8 @@ impl<'s, 'p> Selector<'s, 'p> {
             Class::Bss => PieceKind::Bss,
             _ => PieceKind::Data,
         };
-        let symbol = self.symbol(index, id);
+        // One source can give several objects, and then several functions of one name: the loader would not notice.
+        let symbol = self.symbol(index, id).filter(|symbol| self.symbols.insert(symbol.clone()));
         let piece = Piece {
             kind,
             object: parts.pair.path.clone(),
@@ -562,16 +569,11 @@ impl<'s, 'p> Selector<'s, 'p> {
         if let Some(&piece) = self.pieces.get(&Key::Item(index, id)) {
             return Some(piece);
         }
-        let because = match because {
-            // The chain goes on at who needs it, so nothing is lost by saying the nearest reason.
-            Because::NeededBy { by } => Because::NeededBy { by },
-            other => other,
-        };
         match (item.kind, item.class) {
             (ItemKind::Function, Class::Text) => Some(self.unit(index, items.head(id), because)),
-            (ItemKind::Blob, Class::Text) => {
-                let name = item.name.clone();
-                self.strange(index, &name.clone(), &name, "included code refers to code without a name");
+            (ItemKind::Blob, Class::Text | Class::Data | Class::Bss | Class::PerCpu | Class::BootArray) => {
+                let (name, by) = (item.name.clone(), because.to_string());
+                self.strange(index, &name, &name, &format!("code or live data without a name is {by}"));
                 None
             }
             // Refused where it was compared, with its own code.
