@@ -151,8 +151,8 @@ fn panics() -> Result<(), Failed> {
 
 fn times_out() -> Result<(), Failed> {
     let steps = vec![Step::run("sleep 1000").named("sleeper")];
-    let timeout = Duration::from_secs(25);
+    let timeout = Duration::from_secs(40);
     let report = boot(&Plan { steps, timeout, ..Plan::default() })?;
-    check(&report, report.ended == Ended::TimedOut { limit: 25 }, "stopped")?;
+    check(&report, report.ended == Ended::TimedOut { limit: 40 }, "stopped")?;
     check(&report, report.steps[0].state == State::Cut, "while it slept")
 }
