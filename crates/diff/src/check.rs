@@ -9,7 +9,8 @@ use xsplice_report::{Diagnostic, Place, Problems};
 use crate::codes;
 use crate::items::ItemKind;
 use crate::pair::Parts;
-use crate::select::{PieceId, Selection, World};
+use crate::pieces::{PieceId, World};
+use crate::select::Selection;
 
 /// Bytes that the jump to the new code takes (xen/arch/x86/livepatch.c, `ARCH_PATCH_INSN_SIZE`).
 const JUMP: u64 = 5;

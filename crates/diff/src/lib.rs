@@ -13,6 +13,7 @@ mod items;
 mod meaning;
 mod names;
 mod pair;
+mod pieces;
 mod select;
 
 pub use check::{Patchable, Replacement};
@@ -21,4 +22,5 @@ pub use entries::{Entries, Entry, Field, Spot};
 pub use items::{Item, ItemId, ItemKind, Items};
 pub use meaning::{Content, EntryMeaning, Fingerprint, Known, Meaning, View};
 pub use pair::{Correlated, Input, ObjectPair, Parts};
-pub use select::{Piece, PieceId, PieceKind, Reference, Replaced, Selection, Target, World};
+pub use pieces::{Piece, PieceId, PieceKind, Reference, Replaced, Target, World};
+pub use select::Selection;

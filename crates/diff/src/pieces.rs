@@ -1,0 +1,127 @@
+//! What a payload is made of, and what it stands on.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use xsplice_objects::{Hypervisor, RelocKind};
+use xsplice_report::{Because, Place};
+
+use crate::names;
+
+/// Index of a piece in a selection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct PieceId(pub usize);
+
+/// What a piece is, and so which section of the payload it goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PieceKind {
+    /// Code.
+    Text,
+    /// Read-only data, strings and constants among them.
+    ReadOnly,
+    /// Writable data with a value.
+    Data,
+    /// Zeroed writable data.
+    Bss,
+    /// Code that exception table entries go to.
+    Fixup,
+    /// Code that alternatives put in place.
+    Replacement,
+    /// An entry of `.bug_frames.N`.
+    BugFrame(u8),
+    /// An entry of `.altinstructions`.
+    Alternative,
+    /// An entry of `.alt_call_sites`.
+    AltCallSite,
+    /// An entry of `.ex_table`.
+    ExceptionEntry,
+}
+
+/// What a reference of a piece refers to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// Another piece of the payload.
+    Piece(PieceId),
+    /// A name in the hypervisor's own table, or of a payload below.
+    Hypervisor(String),
+}
+
+/// A relocated field of a piece.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// Bytes from the start of the piece.
+    pub offset: u64,
+    /// What is computed.
+    pub kind: RelocKind,
+    /// What it refers to.
+    pub target: Target,
+    /// Added to the target's address.
+    pub addend: i64,
+}
+
+/// Something that goes into the payload.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    /// What it is.
+    pub kind: PieceKind,
+    /// The object that it comes from, relative to the tree.
+    pub object: String,
+    /// For people: a function, a variable, a section.
+    pub label: String,
+    /// Its symbol in the payload, in the form of the hypervisor's own table; `None` for what has no name.
+    pub symbol: Option<String>,
+    /// Whether that symbol is visible to other objects.
+    pub global: bool,
+    /// Its bytes; relocated fields are zero. For [`PieceKind::Bss`] all zero.
+    pub bytes: Vec<u8>,
+    /// Alignment in bytes.
+    pub align: u64,
+    /// Relocated fields in ascending order.
+    pub references: Vec<Reference>,
+    /// Why it is included.
+    pub because: Because,
+}
+
+/// A function of the hypervisor that the payload replaces.
+#[derive(Debug, Clone)]
+pub struct Replaced {
+    /// Its name in the hypervisor's own table.
+    pub name: String,
+    /// The new code.
+    pub piece: PieceId,
+    /// Where it stands.
+    pub place: Place,
+    /// The object, relative to the tree.
+    pub object: String,
+    /// The first difference, for people.
+    pub first_difference: String,
+}
+
+/// What the running host will have: the hypervisor and the payloads below.
+pub struct World<'w> {
+    /// The shipped hypervisor.
+    pub hypervisor: &'w Hypervisor,
+    /// Names that payloads below export.
+    pub exported: &'w BTreeSet<String>,
+    /// Functions that payloads below replace.
+    pub replaced: &'w BTreeSet<String>,
+}
+
+impl World<'_> {
+    /// Whether the hypervisor or a payload below knows the name.
+    pub fn has(&self, name: &str) -> bool {
+        self.exported.contains(name) || self.hypervisor.named(name).next().is_some()
+    }
+
+    /// Names that differ from `stem` only by compilers' counters, of that size in bytes.
+    pub(crate) fn numbered(&self, stem: &str, size: u64) -> impl Iterator<Item = &str> {
+        self.hypervisor
+            .symbols()
+            .iter()
+            .filter(move |s| {
+                s.size == size && names::is_numbered(&s.name) && names::unnumbered(&s.name) == stem
+            })
+            .map(|s| s.name.as_str())
+    }
+}
