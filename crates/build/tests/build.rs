@@ -459,6 +459,23 @@ fn a_build_without_symbols_stops_at_the_link() {
     assert!(lab.run(&[one_line()]).unwrap().built_xen_syms.unwrap().is_file());
 }
 
+fn what_fails_after_the_symbol_file_is_nobodys_business() {
+    let lab = Lab::new();
+    let makefile = lab.root.join("tree/xen/Makefile");
+    let text = fs::read_to_string(&makefile).unwrap();
+    put(
+        &makefile,
+        &format!("{}\nxen.efi: xen-syms\n\tfalse\n", text.replace("all: xen-syms", "all: xen-syms xen.efi")),
+    );
+    let built = lab.run(&[one_line()]).unwrap();
+    assert_eq!(paths(&built), ["xen/common/a.o"]);
+    assert!(built.built_xen_syms.unwrap().is_file());
+    put(&makefile, &text.replace("$(LD) -e 0 -N prelink.o -o $@", "$(LD) -e 0 -N none.o -o $@"));
+    let problem = only(lab.run(&[one_line()]));
+    assert_eq!(problem.code.name, "make-failed");
+    assert!(problem.what.contains("none.o"), "{problem:?}");
+}
+
 fn two_runs_at_once_wait_for_each_other() {
     let lab = Lab::new();
     let patches = [one_line(), edit("xen/lib/l.c", "7", "8")];
@@ -502,6 +519,7 @@ fn main() -> ExitCode {
         what_cannot_reach_the_hypervisor_is_not_built,
         a_missing_program_and_a_wrong_tree_say_what_to_do,
         a_build_without_symbols_stops_at_the_link,
+        what_fails_after_the_symbol_file_is_nobodys_business,
         two_runs_at_once_wait_for_each_other,
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
