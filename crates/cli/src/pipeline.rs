@@ -3,14 +3,12 @@
 //! Each stage takes the value of the one before it. A stage cannot be left out, since its type has no other
 //! constructor: only a [`Patchable`] can be linked, and only a [`Verified`] payload can be written.
 
-use std::collections::BTreeSet;
-
 use rayon::prelude::*;
-use xsplice_build::{CapturedBuild, CapturedObject, FileClass, Planned, Request};
+use xsplice_build::{CapturedBuild, CapturedObject, Planned, Request};
 use xsplice_diff::{Compared, Correlated, InitChange, Input, ObjectPair, Parts, Patchable, Selection, World};
 use xsplice_link::{FuncsLayout, Ids, PayloadImage};
 use xsplice_objects::Object;
-use xsplice_report::{Code, Diagnostic, Outcome, Place, Problems};
+use xsplice_report::{Diagnostic, Outcome, Problems};
 use xsplice_verify::{Facts, VerifyInput};
 
 use crate::inputs::{self, Inputs, Symbols};
@@ -63,7 +61,6 @@ pub(crate) fn run(
     pause::at("build");
     let captured = xsplice_build::build(plan, progress)?;
     note_build(&captured, report);
-    refuse_linker_scripts(&captured)?;
     let symbols = symbols(inputs, &captured)?;
     let symbols = symbols.as_ref().or(inputs.symbols.as_ref());
     progress.say("comparing objects");
@@ -98,22 +95,6 @@ pub(crate) fn run(
     let image = link(inputs, &captured, &patchable, report);
     pause::at("verify");
     verify(inputs, symbols, &captured, image, report).map(Some)
-}
-
-/// Where sections lie was decided when the hypervisor was linked.
-const LINKER_SCRIPT: Code = Code::refusal("linker-script-changed", "A linker script changed.");
-
-fn refuse_linker_scripts(captured: &CapturedBuild) -> Result<(), Problems> {
-    let scripts = captured.touched.iter().filter(|file| file.class == FileClass::LinkerScript);
-    let problems: Vec<Diagnostic> = scripts
-        .map(|file| {
-            Diagnostic::new(LINKER_SCRIPT, "the patch changes a linker script")
-                .at(Place::file(&file.path))
-                .why("The running hypervisor is linked already; nothing of that change could reach it.")
-                .advice("Leave it out of the patch if the rest works without it, or boot a fixed hypervisor.")
-        })
-        .collect();
-    if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
 }
 
 fn collect<T>(results: Vec<Result<T, Problems>>) -> Result<Vec<T>, Problems> {
@@ -186,8 +167,7 @@ fn link(inputs: &Inputs, captured: &CapturedBuild, patchable: &Patchable, report
     };
     // Only base names: where the files lay must not reach the payload.
     let base = |patch: &String| patch.rsplit('/').next().unwrap_or(patch).to_owned();
-    let patches: BTreeSet<usize> = (0..report.patches.len()).collect();
-    let patches: Vec<String> = patches.into_iter().map(|index| base(&report.patches[index])).collect();
+    let patches: Vec<String> = report.patches.iter().map(base).collect();
     let metadata = vec![("tool".to_owned(), report.tool.clone()), ("patch".to_owned(), patches.join(" "))];
     PayloadImage::link(patchable, &funcs, &ids, &metadata)
 }
