@@ -8,7 +8,7 @@ use xsplice_build::{CapturedBuild, CapturedObject, Planned, Request};
 use xsplice_diff::{Compared, Correlated, InitChange, Input, ObjectPair, Parts, Patchable, Selection, World};
 use xsplice_link::{FuncsLayout, Ids, PayloadImage};
 use xsplice_objects::Object;
-use xsplice_report::{Diagnostic, Outcome, Problems};
+use xsplice_report::{Outcome, Problems};
 use xsplice_verify::{Facts, VerifyInput};
 
 use crate::inputs::{self, Inputs, Symbols};
