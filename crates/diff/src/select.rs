@@ -704,7 +704,7 @@ impl<'s, 'p> Selector<'s, 'p> {
         let item = self.pair(index).correlated.parts.base.get(base);
         let stem = names::unnumbered(&name);
         let candidates: Vec<&str> = if names::is_numbered(&name) {
-            self.world.numbered(stem, item.declared).collect()
+            self.world.numbered(stem, item.size()).collect()
         } else {
             Vec::new()
         };
