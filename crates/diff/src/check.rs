@@ -140,9 +140,9 @@ fn check_base(parts: &Parts<'_>, world: &World<'_>, problems: &mut Problems) {
         let sizes: Vec<u64> = world.hypervisor.named(&name).map(|s| s.size).collect();
         if sizes.is_empty() {
             missing.push(name);
-        } else if !sizes.contains(&item.size()) {
+        } else if !sizes.contains(&item.declared) {
             let size = sizes[0];
-            different.push(format!("{name} has {} bytes, shipped are {size}", item.size()));
+            different.push(format!("{name} has {} bytes, shipped are {size}", item.declared));
         }
     }
     let bad = missing.len() + different.len();
@@ -246,7 +246,7 @@ fn check_room(selection: &Selection, world: &World<'_>, problems: &mut Problems)
             name: replaced.name.clone(),
             piece: replaced.piece,
             old_size: shipped.size,
-            new_size: selection.pieces[replaced.piece.0].bytes.len() as u64,
+            new_size: selection.pieces[replaced.piece.0].declared,
             object: replaced.object.clone(),
             place: replaced.place.clone(),
             first_difference: replaced.first_difference.clone(),

@@ -9,7 +9,7 @@ use xsplice_objects::{Class, Home, RelocKind, Relocation, SectionId, Special};
 use xsplice_report::{Diagnostic, Place, Problems};
 
 use crate::codes::{ORPHAN_ENTRY, UNKNOWN_SECTION};
-use crate::items::{ItemId, Items};
+use crate::items::{ItemId, ItemKind, Items};
 
 /// Where a field of an entry points: bytes from the start of a section, the line bits of bug frames taken off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -163,5 +163,6 @@ fn owner(items: &Items<'_>, _entry: &Entry, spot: Spot) -> Option<ItemId> {
         return None;
     }
     let (id, offset) = items.at(section, spot.offset)?;
-    (offset >= 0 && offset.cast_unsigned() <= items.get(id).size()).then_some(id)
+    let known = items.get(id).kind != ItemKind::Blob;
+    (known && offset >= 0 && offset.cast_unsigned() <= items.get(id).size()).then_some(id)
 }

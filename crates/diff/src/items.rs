@@ -45,6 +45,8 @@ pub struct Item {
     pub start: u64,
     /// Bytes from the start of the section, one past the last.
     pub end: u64,
+    /// Size in bytes that its symbol says; less than the item where assembler put code of the function behind it.
+    pub declared: u64,
     /// For a fragment that only its function jumps to: that function.
     pub unit: Option<ItemId>,
 }
@@ -188,6 +190,7 @@ impl<'o> Items<'o> {
             class: section.class,
             start,
             end,
+            declared: end - start,
             unit: None,
         });
         ItemId(self.items.len() - 1)
@@ -205,6 +208,14 @@ impl<'o> Items<'o> {
         if padding && !ids.is_empty() {
             return;
         }
+        // Inline assembler's `.subsection` puts code behind its function, and the symbol's size does not count it.
+        if let &mut [only] = &mut ids[..]
+            && end == section.size
+            && self.items[only.0].kind == ItemKind::Function
+        {
+            self.items[only.0].end = end;
+            return;
+        }
         self.items.push(Item {
             name: section.name.clone(),
             aliases: Vec::new(),
@@ -215,6 +226,7 @@ impl<'o> Items<'o> {
             class: section.class,
             start,
             end,
+            declared: end - start,
             unit: None,
         });
         ids.push(ItemId(self.items.len() - 1));

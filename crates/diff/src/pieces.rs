@@ -75,6 +75,8 @@ pub struct Piece {
     pub global: bool,
     /// Its bytes; relocated fields are zero. For [`PieceKind::Bss`] all zero.
     pub bytes: Vec<u8>,
+    /// Size in bytes that its symbol is to say; code that assembler put behind a function does not count.
+    pub declared: u64,
     /// Alignment in bytes.
     pub align: u64,
     /// Relocated fields in ascending order.

@@ -205,6 +205,7 @@ impl<'s, 'p> Selector<'s, 'p> {
             symbol,
             global: !item.local,
             bytes: section.bytes(item.start, item.end).into_owned(),
+            declared: item.declared,
             align: alignment(section.align, item.start),
             references: Vec::new(),
             because,
@@ -564,6 +565,7 @@ impl<'s, 'p> Selector<'s, 'p> {
             label: section.to_owned(),
             symbol: None,
             global: false,
+            declared: bytes.len() as u64,
             bytes,
             align,
             references: Vec::new(),
@@ -599,6 +601,7 @@ impl<'s, 'p> Selector<'s, 'p> {
             symbol: None,
             global: false,
             bytes: section.bytes(start, end).into_owned(),
+            declared: end - start,
             align: 1,
             references: Vec::new(),
             because: Because::Describes { function: by.to_owned() },
@@ -660,6 +663,7 @@ impl<'s, 'p> Selector<'s, 'p> {
             symbol: None,
             global: false,
             bytes: section.bytes(entry.start, entry.start + entry.size).into_owned(),
+            declared: entry.size,
             align: if matches!(kind, PieceKind::Alternative) { 1 } else { 4 },
             references: Vec::new(),
             because: Because::Describes { function: by.to_owned() },
@@ -704,7 +708,7 @@ impl<'s, 'p> Selector<'s, 'p> {
         let item = self.pair(index).correlated.parts.base.get(base);
         let stem = names::unnumbered(&name);
         let candidates: Vec<&str> = if names::is_numbered(&name) {
-            self.world.numbered(stem, item.size()).collect()
+            self.world.numbered(stem, item.declared).collect()
         } else {
             Vec::new()
         };

@@ -194,7 +194,7 @@ impl Layout {
                         name: symbol.clone(),
                         section: index,
                         value: offset as u64,
-                        size: piece.bytes.len() as u64,
+                        size: piece.declared,
                         function: flags == CODE,
                         global: piece.global,
                     });
