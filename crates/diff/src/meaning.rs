@@ -362,7 +362,8 @@ fn fragment_name(items: &Items<'_>, id: ItemId) -> String {
     }
 }
 
-fn blank(bytes: &mut [u8], field: u64, kind: RelocKind) {
+/// Zeroes a relocated field.
+pub(crate) fn blank(bytes: &mut [u8], field: u64, kind: RelocKind) {
     let from = usize::try_from(field).unwrap_or(usize::MAX);
     let end = bytes.len().min(from.saturating_add(kind.width() as usize));
     if let Some(field) = bytes.get_mut(from..end) {

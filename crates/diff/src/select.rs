@@ -359,7 +359,7 @@ impl<'s, 'p> Selector<'s, 'p> {
             return;
         }
         let piece = &mut self.selection.pieces[piece.0];
-        blank(&mut piece.bytes, offset, kind);
+        meaning::blank(&mut piece.bytes, offset, kind);
         piece.references.push(Reference { offset, kind, target, addend });
     }
 
@@ -527,7 +527,7 @@ impl<'s, 'p> Selector<'s, 'p> {
                 let offset = relocation.offset - item.start;
                 let addend = spot.offset - items.get(id).start.cast_signed();
                 let piece = &mut self.selection.pieces[piece.0];
-                blank(&mut piece.bytes, offset, relocation.kind);
+                meaning::blank(&mut piece.bytes, offset, relocation.kind);
                 piece.references.push(Reference {
                     offset,
                     kind: relocation.kind,
@@ -669,7 +669,7 @@ impl<'s, 'p> Selector<'s, 'p> {
             because: Because::Describes { function: by.to_owned() },
         });
         for (number, field) in entry.fields.iter().enumerate() {
-            blank(&mut self.selection.pieces[piece.0].bytes, field.offset, field.kind);
+            meaning::blank(&mut self.selection.pieces[piece.0].bytes, field.offset, field.kind);
             let target = match (entry.table, number, field.spot.section) {
                 (Special::Alternatives, 1, Some(section)) => {
                     let start = field.spot.offset.max(0).cast_unsigned();
@@ -795,12 +795,4 @@ fn init_reference(by: &str, name: &str, place: Place) -> Diagnostic {
 
 fn alignment(section: u64, start: u64) -> u64 {
     if start == 0 { section } else { section.min(1 << start.trailing_zeros()) }
-}
-
-fn blank(bytes: &mut [u8], field: u64, kind: RelocKind) {
-    let from = usize::try_from(field).unwrap_or(usize::MAX);
-    let end = bytes.len().min(from.saturating_add(kind.width() as usize));
-    if let Some(field) = bytes.get_mut(from..end) {
-        field.fill(0);
-    }
 }
