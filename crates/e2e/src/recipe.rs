@@ -138,7 +138,8 @@ fn apply(text: &str, edit: &Edit) -> Option<String> {
         At::Behind(function, wanted) => behind(definition(&lines, function)?, wanted)?,
         At::Before(function) => first_line(&lines, definition(&lines, function)?),
         At::Includes => {
-            let last = lines.iter().rposition(|line| line.starts_with("#include <"))?;
+            let head = lines.iter().position(|line| line.trim_end() == "{").unwrap_or(lines.len());
+            let last = lines.iter().take(head).rposition(|line| line.starts_with("#include <"))?;
             last + 1
         }
         At::Line(wanted) => behind(0, wanted)?,
@@ -193,7 +194,7 @@ fn first_line(lines: &[&str], name: usize) -> usize {
 mod tests {
     use super::*;
 
-    const FILE: &str = "#include <one.h>\n#include <two.h>\n\nint f(int x);\n\nstatic\nint f(int x,\n      int y)\n{\n    int z = g(x);\n    return z;\n}\n\nDO(version)(int c)\n{\n    if ( f(c) )\n        return 1;\n}\n";
+    const FILE: &str = "#include <one.h>\n#include <two.h>\n\nint f(int x);\n\nstatic\nint f(int x,\n      int y)\n{\n    int z = g(x);\n    return z;\n}\n\nDO(version)(int c)\n{\n    if ( f(c) )\n        return 1;\n}\n#include <late.h>\n";
 
     fn edited(at: At, text: &'static str) -> String {
         apply(FILE, &Edit { file: "f.c", at, text }).expect("place")
@@ -214,8 +215,8 @@ mod tests {
         assert!(edited(At::Before("f"), "NEW\n").contains("NEW\nstatic\nint f(int x,\n"));
         assert_eq!(line_before(At::Behind("f", "g(x)")), "    int z = g(x);");
         assert_eq!(line_before(At::Behind("DO(version)", "return")), "        return 1;");
-        assert!(edited(At::Word("DO(version)", "return 1"), "return 2").ends_with("        return 2;\n}\n"));
-        assert!(edited(At::End, "NEW\n").ends_with("}\nNEW\n"));
+        assert!(edited(At::Word("DO(version)", "return 1"), "return 2").contains("        return 2;\n}\n"));
+        assert!(edited(At::End, "NEW\n").ends_with(">\nNEW\n"));
     }
 
     #[test]

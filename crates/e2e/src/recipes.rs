@@ -135,11 +135,17 @@ pub const ALTCALL: Recipe = Recipe {
                 "    const uint8_t *code = (const void *)xsplice_e2e_mask;\n",
                 "    unsigned long target = (unsigned long)genapic.vector_allocation_cpumask;\n",
                 "    unsigned int i;\n\n",
+                // The compiler is not to know whose bytes these are.
+                "    asm ( \"\" : \"+r\" (code) );\n",
                 "    if ( !cpumask_test_cpu(0, xsplice_e2e_mask(0)) )\n        return 203;\n\n",
                 "    for ( i = 0; i < 48; i++ )\n",
-                "        if ( code[i] == 0xe8 &&\n",
-                "             (unsigned long)&code[i + 5] + *(const int32_t *)&code[i + 1] == target )\n",
-                "            return 201;\n\n",
+                "    {\n",
+                "        unsigned long called = (unsigned long)&code[i + 5];\n\n",
+                "        called += *(const int32_t *)&code[i + 1];\n",
+                // The hypervisor lets a direct call skip the target's ENDBR64, four bytes.
+                "        if ( code[i] == 0xe8 && (called == target || called == target + 4) )\n",
+                "            return 201;\n",
+                "    }\n\n",
                 "    return 202;\n}\n\n",
             ),
         },
@@ -285,7 +291,11 @@ pub const HOOK: Recipe = Recipe {
     name: "hook",
     what: "Run something when the payload is loaded",
     edits: &[
-        Edit { file: SCHED, at: At::Includes, text: "#include <xen/livepatch_payload.h>\n" },
+        Edit {
+            file: SCHED,
+            at: At::Line("#include <xen/sched.h>"),
+            text: "#include <xen/livepatch_payload.h>\n",
+        },
         Edit {
             file: SCHED,
             at: At::Before("domain_watchdog"),

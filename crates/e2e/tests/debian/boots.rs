@@ -68,7 +68,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "a_changed_static_function_runs",
         recipe: &recipes::STATIC,
-        functions: &["domain_watchdog"],
+        functions: &["common/sched/core.c#domain_watchdog"],
         // SCHEDOP_watchdog of sched_op, with an id that there is not: EINVAL.
         probe: "hypercall 29 6 0x5801,400",
         check: |_, probes| answers(probes, -22, 458),

@@ -12,7 +12,7 @@ use libtest_mimic::{Completion, Failed};
 use rustix::process::{Pid, Signal, kill_process_group};
 use xsplice_e2e::recipes;
 
-use crate::setup::{self, Built, Setup};
+use crate::setup::{self, BUILDS, Built, Setup};
 
 /// The stages at which the program can be told to pause.
 pub const STAGES: &[&str] =
@@ -36,8 +36,7 @@ pub fn no_stray_process(folder: &Path) -> Result<(), String> {
     }
 }
 
-/// Processes whose working folder or command line is below a folder, or that were given the variable that
-/// marks the runs of this test.
+/// Processes whose working folder or command line is below a folder.
 fn strays(folder: &Path) -> Vec<String> {
     let folder = folder.to_string_lossy();
     let mut found = Vec::new();
@@ -63,6 +62,8 @@ fn killed_at(setup: &Setup, stage: &str, signal: Signal) -> Result<(), String> {
     build.envs.push(("XSPLICE_TEST_PAUSE", stage.to_owned()));
     let mut command = build.command();
     command.process_group(0).stdout(Stdio::null()).stderr(Stdio::piped());
+    // Alone with the kept builds, so that whatever works in them was started by this run.
+    let _alone = BUILDS.write().map_err(|error| error.to_string())?;
     let mut child = command.spawn().map_err(|error| error.to_string())?;
     let mut stderr = child.stderr.take().ok_or("no stream")?;
     let (mut seen, mut byte) = (Vec::new(), [0]);
@@ -85,6 +86,7 @@ fn killed_at(setup: &Setup, stage: &str, signal: Signal) -> Result<(), String> {
         return Err(format!("it ended with {status} at {stage}:\n{seen}"));
     }
     no_stray_process(&build.out)?;
+    no_stray_process(&build.cache.join("bases"))?;
     if build.out.exists() {
         for entry in fs::read_dir(&build.out).map_err(|error| error.to_string())? {
             let name = entry.map_err(|error| error.to_string())?.file_name();
@@ -103,7 +105,6 @@ pub fn at(stage: &str) -> Result<Completion, Failed> {
         let usual = undisturbed(setup)?;
         killed_at(setup, stage, Signal::KILL)?;
         killed_at(setup, stage, Signal::INT)?;
-        no_stray_process(&setup.work)?;
         if setup.payload(&recipes::STATIC)?.bytes()? == usual.bytes()? {
             Ok(())
         } else {

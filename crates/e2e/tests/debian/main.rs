@@ -27,6 +27,7 @@ const TESTS: &[(&str, Test)] = &[
     ("refusals::a_new_percpu_variable", refusals::new_percpu),
     ("refusals::changed_initialised_data", refusals::changed_data),
     ("refusals::a_new_global_whose_name_is_taken", refusals::name_taken),
+    ("refusals::a_new_global_whose_name_is_taken_below", refusals::name_taken_below),
     ("refusals::a_function_without_room_for_the_jump", refusals::no_room),
     ("refusals::an_assembler_only_change", refusals::assembler_only),
     ("refusals::a_makefile_that_alters_other_objects", refusals::makefile),

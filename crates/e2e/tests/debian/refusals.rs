@@ -111,8 +111,26 @@ pub fn changed_data() -> Outcome {
     refused(&recipes::DATA, "data-changed", &["xenlog_upper_thresh"])
 }
 
+/// Taken in the hypervisor: its own link fails.
 pub fn name_taken() -> Outcome {
-    refused(&recipes::NAME_TAKEN, "name-taken", &["pmstat_reset_cx_stat"])
+    setup::with(|setup| {
+        let build = setup.build("name-taken", &setup.made(&recipes::NAME_TAKEN)?.diff)?;
+        expect(&build, &Wanted { exit: 1, code: "make-failed", says: &["prelink.o", "patched-build.log"] })?;
+        let log = fs::read_to_string(build.out.join("patched-build.log")).map_err(|e| e.to_string())?;
+        let named = log.contains("multiple definition of `pmstat_reset_cx_stat'");
+        if named { Ok(()) } else { Err(format!("the log does not name the function:\n{log}")) }
+    })
+}
+
+/// Taken in the payload below: only the host would notice.
+pub fn name_taken_below() -> Outcome {
+    setup::with(|setup| {
+        let lower = setup.payload(&recipes::LOWER)?;
+        lower.bytes()?;
+        let mut build = setup.build("lower-again", &setup.made(&recipes::LOWER)?.diff)?;
+        build.args = vec!["--depends".to_owned(), lower.payload.to_string_lossy().into_owned()];
+        expect(&build, &Wanted { exit: 2, code: "name-taken", says: &["xsplice_e2e_lower"] })
+    })
 }
 
 pub fn no_room() -> Outcome {

@@ -65,7 +65,7 @@ fn build<'a>(setup: &'a Setup, tree: &Path) -> Result<Build<'a>, String> {
 pub fn same_bytes() -> Outcome {
     setup::with(|setup| {
         let wanted = the_usual_payload(setup)?;
-        let home = setup.work.join("elsewhere/with a longer path");
+        let home = setup.work.join("elsewhere/with-a-longer-path");
         fs::create_dir_all(&home).map_err(|error| error.to_string())?;
         let tree = setup.work.join("another place/tree");
         copy_tree(setup, &tree)?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, RwLock};
 
 use fs_err as fs;
 use libtest_mimic::{Completion, Failed};
@@ -32,6 +32,9 @@ pub enum NoSetup {
 
 /// The codes of problems that mean that something is missing here, not that something is wrong.
 const MISSING: &[&str] = &["boot-tool-missing", "package-missing", "download-failed", "tool-missing"];
+
+/// Held for reading by each build, and for writing by who needs to be alone with the kept builds.
+pub static BUILDS: RwLock<()> = RwLock::new(());
 
 static SETUP: OnceLock<Result<Setup, NoSetup>> = OnceLock::new();
 static WORK: OnceLock<TempDir> = OnceLock::new();
@@ -121,11 +124,18 @@ impl Built {
         fs::read(&self.payload).map_err(|error| error.to_string())
     }
 
-    /// The names of the functions that it replaces, sorted.
+    /// The names of the functions that it replaces for their code, sorted. Functions below an edit are
+    /// replaced too where they have a BUG or WARN, since its line is another.
     pub fn functions(&self) -> Vec<String> {
         let functions = self.report["functions"].as_array().cloned().unwrap_or_default();
-        let mut names: Vec<String> =
-            functions.iter().filter_map(|f| f["name"].as_str().map(str::to_owned)).collect();
+        let code_differs = |function: &&Value| {
+            !function["first_difference"].as_str().is_some_and(|what| what.contains("BugFrames"))
+        };
+        let mut names: Vec<String> = functions
+            .iter()
+            .filter(code_differs)
+            .filter_map(|f| f["name"].as_str().map(str::to_owned))
+            .collect();
         names.sort();
         names
     }
@@ -198,6 +208,7 @@ impl Build<'_> {
 
     /// Runs it to its end.
     pub fn run(&self) -> Result<Built, String> {
+        let _shared = BUILDS.read().map_err(|error| error.to_string())?;
         let output = self.command().output().map_err(|error| error.to_string())?;
         Ok(self.ended(output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
     }
