@@ -65,7 +65,7 @@ pub(crate) fn told(problems: &Problems) -> String {
 }
 
 fn debian() -> Result<(), String> {
-    let cache = xsplice_boot::default_cache().map_err(|problem| told(&problem.into()))?;
+    let cache = xsplice_boot::default_cache().map_err(|problems| told(&problems))?;
     let debian =
         xsplice_boot::fetch(&cache, &|line| eprintln!("{line}")).map_err(|problems| told(&problems))?;
     println!("version={}", quote(&debian.version));
