@@ -40,6 +40,9 @@ pub const CONFIG_DRIFT: Code = Code::refusal(
 );
 /// A compiler call failed.
 pub const COMPILE_FAILED: Code = Code::failure("compile-failed", "A file does not compile.");
+/// The patch brings a global name that the hypervisor has already.
+pub const DEFINED_TWICE: Code =
+    Code::failure("defined-twice", "A new global function or variable has the name of an existing one.");
 /// make failed elsewhere than at a compiler call.
 pub const MAKE_FAILED: Code = Code::failure("make-failed", "make failed.");
 /// The user stopped the build.
@@ -74,6 +77,7 @@ pub const ALL: &[Code] = &[
     LIVEPATCH_OFF,
     CONFIG_DRIFT,
     COMPILE_FAILED,
+    DEFINED_TWICE,
     MAKE_FAILED,
     INTERRUPTED,
     BUILD_FILE_CHANGES_OTHER_OBJECTS,

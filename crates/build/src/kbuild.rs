@@ -212,6 +212,14 @@ impl Kbuild<'_> {
             };
             let line =
                 text.lines().find(telling).or_else(|| text.lines().last()).unwrap_or("it said nothing");
+            if let Some((name, line)) = defined_twice(&text) {
+                return Diagnostic::new(codes::DEFINED_TWICE, format!("{name} is defined twice in {which}"))
+                    .at(Place::none().symbol(name))
+                    .why(line.to_owned())
+                    .advice(format!(
+                        "Choose another name in the patch. All that the linker said is in {log}."
+                    ));
+            }
             return Diagnostic::new(codes::MAKE_FAILED, format!("make failed for {which}: {}", line.trim()))
                 .advice(format!("All that make said is in {log}."));
         };
@@ -259,6 +267,14 @@ fn compiler_error(message: &str) -> Option<(String, Option<u32>, String)> {
     let file = parts.next()?.to_owned();
     let number = parts.next().and_then(|number| number.parse().ok());
     Some((file, number, text.to_owned()))
+}
+
+/// A global name that the linker met a second time, and its words.
+fn defined_twice(log: &str) -> Option<(&str, &str)> {
+    let line = log.lines().find(|line| line.contains("multiple definition of "))?;
+    let (_, rest) = line.split_once("multiple definition of ")?;
+    let name = rest.trim_start_matches(['`', '\'']).split(['\'', ';', '`']).next()?;
+    Some((name, line.trim()))
 }
 
 #[cfg(test)]

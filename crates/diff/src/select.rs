@@ -447,7 +447,8 @@ impl<'s, 'p> Selector<'s, 'p> {
             self.refuse(init_reference(by, &name, place));
             return None;
         }
-        if item.unit.is_some() || item.kind == ItemKind::Function && distance != 0 {
+        let inside = item.kind == ItemKind::Function && distance != 0;
+        if item.unit.is_some() || inside && correlated.counterpart[id.0].is_some() {
             self.strange(index, by, section_name, &format!("it refers to the inside of {}", item.name));
             return None;
         }
