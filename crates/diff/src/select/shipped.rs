@@ -1,0 +1,119 @@
+//! The names by which the shipped hypervisor, or a payload below, knows what the payload refers to.
+
+use std::collections::BTreeSet;
+
+use xsplice_report::{Diagnostic, Place};
+
+use super::Selector;
+use crate::codes;
+use crate::items::ItemId;
+use crate::names;
+use crate::pieces::Target;
+
+impl Selector<'_, '_> {
+    /// The name of an item in the form of the hypervisor's own table.
+    pub(super) fn table_name(&self, index: usize, id: ItemId, base: bool) -> String {
+        let parts = self.pair(index).correlated.parts;
+        let items = if base { &parts.base } else { &parts.patched };
+        let item = items.get(id);
+        match &items.object.file {
+            Some(file) if item.local => format!("{file}#{}", item.name),
+            _ => item.name.clone(),
+        }
+    }
+
+    /// The name by which the shipped hypervisor (or a payload below) knows an item of the original. Numbers that
+    /// compilers count may differ from build to build.
+    pub(super) fn shipped_name(&mut self, index: usize, base: ItemId) -> Option<String> {
+        let name = self.table_name(index, base, true);
+        if self.world.has(&name) {
+            return Some(name);
+        }
+        let item = self.pair(index).correlated.parts.base.get(base);
+        let stem = names::unnumbered(&name);
+        let candidates: Vec<&str> = if names::is_numbered(&name) {
+            self.world.numbered(stem, item.declared).collect()
+        } else {
+            Vec::new()
+        };
+        if let [only] = candidates[..] {
+            return Some(only.to_owned());
+        }
+        let place = self.place(index, &item.name);
+        let diagnostic = if candidates.is_empty() {
+            Diagnostic::new(codes::NOT_IN_HYPERVISOR, format!("the shipped hypervisor has no {name}"))
+                .at(place)
+                .why("The rebuilt original has it, so the shipped one was built from other code, flags or compiler.")
+                .advice("Give the tree, configuration and symbol file of one and the same build.")
+        } else {
+            Diagnostic::new(
+                codes::AMBIGUOUS_NAME,
+                format!("which of the hypervisor's variables {name} is cannot be told"),
+            )
+            .at(place)
+            .why(format!("Candidates are {}.", candidates.join(", ")))
+            .advice("Build with the very compiler of the shipped hypervisor, so that its counters agree.")
+        };
+        self.refuse(diagnostic);
+        None
+    }
+
+    /// A name of the hypervisor or of a payload below, if a payload may refer to it.
+    pub(super) fn hypervisor(&mut self, index: usize, name: String, by: &str) -> Option<Target> {
+        if self.world.exported.contains(&name) {
+            self.selection.needs.insert(name.clone());
+            return Some(Target::Hypervisor(name));
+        }
+        let place = self.place(index, by);
+        let addresses: BTreeSet<u64> = self.world.hypervisor.named(&name).map(|s| s.address).collect();
+        match addresses.first() {
+            None => {
+                self.refuse(
+                    Diagnostic::new(codes::NOT_IN_HYPERVISOR, format!("{by} refers to {name}, which the shipped hypervisor does not have"))
+                        .at(place)
+                        .why("The host would refuse the payload: unknown symbol.")
+                        .advice("Give the symbol file of the hypervisor that the tree was built to, or the payload that brings the name (--depends)."),
+                );
+                None
+            }
+            Some(_) if addresses.len() > 1 => {
+                self.refuse(
+                    Diagnostic::new(codes::AMBIGUOUS_NAME, format!("{by} refers to {name}, which the hypervisor has {} times", addresses.len()))
+                        .at(place)
+                        .why("The host would take one of them, and not necessarily the right one.")
+                        .advice("Build hypervisors with ENFORCE_UNIQUE_SYMBOLS; for this one the change cannot refer to that name."),
+                );
+                None
+            }
+            Some(&address) if self.world.hypervisor.is_init(address) => {
+                self.refuse(init_reference(by, &name, place));
+                None
+            }
+            Some(_) => {
+                self.selection.needs.insert(name.clone());
+                Some(Target::Hypervisor(name))
+            }
+        }
+    }
+
+    pub(super) fn strange(&mut self, index: usize, by: &str, section: &str, what: &str) {
+        let place = self.place(index, by).section(section);
+        self.refuse(
+            Diagnostic::new(codes::UNKNOWN_REFERENCE, format!("{by}: {what}"))
+                .at(place)
+                .why("A payload cannot express that reference.")
+                .advice("Please report the function; rewriting the expression in the patch may avoid it."),
+        );
+    }
+}
+
+/// The refusal of a reference from code that runs after boot to what is freed then.
+pub(super) fn init_reference(by: &str, name: &str, place: Place) -> Diagnostic {
+    Diagnostic::new(
+        codes::INIT_REFERENCE,
+        format!("{by} refers to {name}, which is freed once the hypervisor has booted"),
+    )
+    .at(place)
+    .why("The host would accept the payload and fault when the code runs.")
+    .advice("Do not use init code or data from code that runs later; copy what is needed.")
+}
