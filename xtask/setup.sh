@@ -35,6 +35,7 @@ install_missing() {
     need gzip gzip --version
     need xz-utils xz --version
     need diffutils cmp --version
+    need locales test -f /usr/share/i18n/locales/tr_TR
     need perl perl -e 1
     need python3 python3 -c 0
     need procps ps --version

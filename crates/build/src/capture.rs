@@ -99,7 +99,7 @@ pub fn build(plan: BuildPlan, progress: &dyn Progress) -> Result<CapturedBuild, 
     }
     let mut capture = Capture::new(&plan, &base, end.records);
     let (objects, identical) = capture.objects()?;
-    let problems = capture.other_objects();
+    let problems = capture.other_objects(&patched_config_changes);
     if !problems.is_harmless() {
         return Err(problems);
     }
@@ -348,7 +348,7 @@ impl<'a> Capture<'a> {
     /// Refuses a build file's change that alters objects which no changed source leads to.
     ///
     /// A new or removed object counts as reached where the patch adds or removes its source.
-    fn other_objects(&self) -> Problems {
+    fn other_objects(&self, config: &[ConfigChange]) -> Problems {
         let build_files: Vec<&TouchedFile> =
             self.plan.touched.iter().filter(|file| file.class == FileClass::BuildFile).collect();
         let mut problems = Problems::new();
@@ -383,7 +383,7 @@ impl<'a> Capture<'a> {
                 format!("{files} alters {} objects that the patch does not otherwise touch", altered.len()),
             )
             .at(Place::object(*first).source(build_files[0].path.clone(), None))
-            .why(format!("Altered: {shown}{more}."))
+            .why(format!("{}Altered: {shown}{more}.", in_words(config)))
             .advice("Leave the build file's change out, or make the fix in the sources alone."),
         );
         problems
@@ -402,6 +402,15 @@ impl<'a> Capture<'a> {
         }
         touched
     }
+}
+
+/// What a patch changes in the configuration.
+fn in_words(config: &[ConfigChange]) -> String {
+    let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "not set".to_owned());
+    config.iter().fold(String::new(), |words, change| {
+        let (before, after) = (value(&change.asked), value(&change.got));
+        format!("{words}CONFIG_{} was {before} and is {after}. ", change.name)
+    })
 }
 
 /// Whether what is loaded at run time is the same in both: sections with SHF_ALLOC, and their relocations.

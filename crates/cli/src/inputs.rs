@@ -134,7 +134,8 @@ fn keep<T>(result: Result<T, Diagnostic>, problems: &mut Problems) -> Option<T> 
     result.map_err(|problem| problems.push(problem)).ok()
 }
 
-fn payload_name(args: &Build) -> Result<String, Diagnostic> {
+/// The payload's name as the command line gives it.
+pub(crate) fn payload_name(args: &Build) -> Result<String, Diagnostic> {
     let stdin = args.patches.iter().filter(|patch| patch.as_os_str() == "-").count();
     if stdin > 1 {
         return Err(Diagnostic::new(USAGE, "standard input can be read once only")

@@ -101,16 +101,19 @@ fn an_earlier_payload_of_the_name_is_gone_after_a_failure() {
     let dir = folder();
     let out = dir.path().join("out");
     fs::create_dir(&out).expect("a folder");
-    fs::write(out.join("fix.livepatch"), "old").expect("a file");
-    let mut args = vec!["build", "-s", "tree", "-c", "config", "-o", "out", "-p", "fix.patch"];
-    args.extend(["--depends", ID, "--xen-depends", ID]);
-    assert_eq!(xsplice(dir.path(), &args).code, 1);
-    assert!(!out.join("fix.livepatch").exists());
-    let report = fs::read_to_string(out.join("report.json")).expect("a report for every outcome");
-    let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
-    assert_eq!(report["outcome"], "failed");
-    assert_eq!(report["exit_code"], 1);
-    assert!(!report["problems"].as_array().expect("a list").is_empty());
+    let usual = ["build", "-s", "tree", "-c", "config", "-o", "out", "-p", "fix.patch"];
+    // Without ids the command line itself cannot be followed; with them the tree is no tree.
+    for (more, problem) in [(&[][..], Some("id-needed")), (&["--depends", ID, "--xen-depends", ID], None)] {
+        fs::write(out.join("fix.livepatch"), "old").expect("a file");
+        assert_eq!(xsplice(dir.path(), &[&usual[..], more].concat()).code, 1);
+        assert!(!out.join("fix.livepatch").exists());
+        let report = fs::read_to_string(out.join("report.json")).expect("a report for every outcome");
+        let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+        assert_eq!(report["outcome"], "failed");
+        assert_eq!(report["exit_code"], 1);
+        let problems = report["problems"].as_array().expect("a list");
+        assert!(problems.iter().any(|one| problem.is_none_or(|code| one["code"] == code)), "{problems:?}");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Small changes to ELF64 little-endian files, for tests that need a payload or a symbol file that lacks
+//! Small changes to ELF64 little-endian files, for tests that need a payload that lacks
 //! something.
 
 /// Offsets in the ELF64 header and section header (ELF specification, version 1.2).
@@ -8,13 +8,8 @@ const E_SHNUM: usize = 0x3c;
 const E_SHSTRNDX: usize = 0x3e;
 const SH_FLAGS: usize = 0x08;
 const SH_OFFSET: usize = 0x18;
-const SH_SIZE: usize = 0x20;
-const SH_LINK: usize = 0x28;
 /// Section is in memory at run time.
 const SHF_ALLOC: u64 = 2;
-/// Size of a symbol, and where its size stands in it.
-const SYMBOL: usize = 24;
-const ST_SIZE: usize = 16;
 
 fn number(bytes: &[u8], at: usize, size: usize) -> Option<usize> {
     let mut value = [0; 8];
@@ -52,23 +47,6 @@ pub fn hide_section(bytes: &[u8], name: &str) -> Option<Vec<u8>> {
     bytes.get_mut(header..header + 4)?.copy_from_slice(&(offset + 1).to_le_bytes());
     let flags = number(&bytes, header + SH_FLAGS, 8)? as u64 & !SHF_ALLOC;
     bytes.get_mut(header + SH_FLAGS..header + SH_FLAGS + 8)?.copy_from_slice(&flags.to_le_bytes());
-    Some(bytes)
-}
-
-/// Makes a symbol larger by some bytes, as if it came from another build. `None` if there is no such symbol.
-pub fn grow_symbol(bytes: &[u8], name: &str, by: usize) -> Option<Vec<u8>> {
-    let mut bytes = bytes.to_vec();
-    let symtab = header(&bytes, ".symtab")?;
-    let (table, shentsize) = (number(&bytes, E_SHOFF, 8)?, number(&bytes, E_SHENTSIZE, 2)?);
-    let strings = table + number(&bytes, symtab + SH_LINK, 4)? * shentsize;
-    let strings = number(&bytes, strings + SH_OFFSET, 8)?;
-    let (start, size) = (number(&bytes, symtab + SH_OFFSET, 8)?, number(&bytes, symtab + SH_SIZE, 8)?);
-    let symbol = (start..start + size).step_by(SYMBOL).find(|symbol| {
-        let text = number(&bytes, *symbol, 4).and_then(|offset| c_string(&bytes, strings + offset));
-        text == Some(name.as_bytes())
-    })?;
-    let grown = (number(&bytes, symbol + ST_SIZE, 8)? + by) as u64;
-    bytes.get_mut(symbol + ST_SIZE..symbol + ST_SIZE + 8)?.copy_from_slice(&grown.to_le_bytes());
     Some(bytes)
 }
 
@@ -112,7 +90,6 @@ mod tests {
         let whole = file();
         for length in 0..whole.len() {
             let _ = hide_section(&whole[..length], ".x");
-            let _ = grow_symbol(&whole[..length], "x", 1);
         }
     }
 }

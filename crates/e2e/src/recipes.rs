@@ -286,6 +286,17 @@ pub const MAKEFILE: Recipe = Recipe {
     }],
 };
 
+/// An option that the given configuration has can no longer be chosen.
+pub const KCONFIG: Recipe = Recipe {
+    name: "kconfig",
+    what: "Forbid an option",
+    edits: &[Edit {
+        file: "xen/arch/x86/Kconfig",
+        at: At::Line("config PV_LINEAR_PT"),
+        text: "\tdepends on !X86\n",
+    }],
+};
+
 /// A hook.
 pub const HOOK: Recipe = Recipe {
     name: "hook",
@@ -363,6 +374,7 @@ pub const ALL: &[&Recipe] = &[
     &NO_ROOM,
     &ASSEMBLER,
     &MAKEFILE,
+    &KCONFIG,
     &HOOK,
     &COMMENT,
     &INIT,

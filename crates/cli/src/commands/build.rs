@@ -14,10 +14,7 @@ use crate::{pause, render};
 pub(crate) fn run(args: &Build, quiet: bool, json: bool) -> Outcome {
     let inputs = match inputs::resolve(args) {
         Ok(inputs) => inputs,
-        Err(problems) => {
-            render::problems(&problems);
-            return pipeline::end_of(&problems);
-        }
+        Err(problems) => return not_begun(args, problems, json),
     };
     let output = match Output::prepare(&inputs.output, &inputs.name) {
         Ok(output) => output,
@@ -49,6 +46,30 @@ pub(crate) fn run(args: &Build, quiet: bool, json: bool) -> Outcome {
     }
     show(&report, &output, quiet, json);
     report.outcome
+}
+
+/// A command line that cannot be followed: the report says so too, and nothing of an earlier run can be taken for
+/// the result of this one.
+fn not_begun(args: &Build, problems: Problems, json: bool) -> Outcome {
+    let outcome = pipeline::end_of(&problems);
+    // Without a name there is no place for a payload, and so none of an earlier run.
+    if let Ok(name) = inputs::payload_name(args) {
+        let patches = args.patches.iter().map(|patch| patch.to_string_lossy().into_owned()).collect();
+        let mut report = Report::new(&name, patches);
+        report.problems = problems.clone();
+        report.end(outcome);
+        let written = Output::prepare(&args.output, &name).and_then(|output| output.write_report(&report));
+        if let Err(problem) = written {
+            report.problems.push(problem);
+        }
+        render::problems(&report.problems);
+        if json {
+            render::json(&report);
+        }
+    } else {
+        render::problems(&problems);
+    }
+    outcome
 }
 
 fn request(inputs: &Inputs) -> Result<Request, Problems> {

@@ -31,6 +31,7 @@ const TESTS: &[(&str, Test)] = &[
     ("refusals::a_function_without_room_for_the_jump", refusals::no_room),
     ("refusals::an_assembler_only_change", refusals::assembler_only),
     ("refusals::a_makefile_that_alters_other_objects", refusals::makefile),
+    ("refusals::a_kconfig_change_that_alters_other_objects", refusals::kconfig),
     ("refusals::a_hook", refusals::hook),
     ("nothing::comments_only", || refusals::nothing(&recipes::COMMENT, "comment")),
     ("nothing::init_only", || refusals::nothing(&recipes::INIT, "boot")),

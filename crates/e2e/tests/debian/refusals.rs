@@ -1,9 +1,12 @@
 //! Each kind of change that is refused or fails, with its message and its exit code.
 
+use std::path::PathBuf;
+
 use fs_err as fs;
 use libtest_mimic::{Completion, Failed};
-use xsplice_e2e::{Recipe, elf, recipes};
+use xsplice_e2e::{Recipe, recipes};
 
+use crate::same;
 use crate::setup::{self, Build, Setup};
 
 type Outcome = Result<Completion, Failed>;
@@ -82,21 +85,34 @@ pub fn livepatch_off() -> Outcome {
     })
 }
 
+/// A hypervisor that was built from a tree with a change: private names and sizes, all of them real.
 pub fn another_xens_symbols() -> Outcome {
     setup::with(|setup| {
-        let mut build = setup.build("other-xen", &setup.made(&recipes::STATIC)?.diff)?;
-        build.xen_syms = other_symbols(setup)?;
-        expect(&build, &Wanted { exit: 2, code: "base-mismatch", says: &["vcpu_wake", "core"] })
+        let xen_syms = built_elsewhere(setup)?;
+        let mut build = setup.build("other-xen", &setup.made(&recipes::STRING)?.diff)?;
+        build.xen_syms = Some(xen_syms);
+        let says = &["xen/common/kernel.o", "do_xen_version"];
+        expect(&build, &Wanted { exit: 2, code: "base-mismatch", says })
     })
 }
 
-/// A symbol file in which one function of the touched file has another size.
-fn other_symbols(setup: &Setup) -> Result<std::path::PathBuf, String> {
-    let symbols = fs::read(&setup.debian.xen_syms).map_err(|error| error.to_string())?;
-    let other = elf::grow_symbol(&symbols, "vcpu_wake", 3).ok_or("the symbols have no vcpu_wake")?;
-    let file = setup.work.join("other-xen-syms");
-    fs::write(&file, other).map_err(|error| error.to_string())?;
-    Ok(file)
+/// Builds another Xen without any symbol file: the build's own gives the names, and both ids have to be told.
+fn built_elsewhere(setup: &Setup) -> Result<PathBuf, String> {
+    let tree = setup.work.join("another xen");
+    same::copy_tree(setup, &tree)?;
+    for (file, text) in setup.made(&recipes::NEW_STATIC)?.files {
+        fs::write(tree.join(file), text).map_err(|error| error.to_string())?;
+    }
+    let diff = recipes::STATIC.make(&tree).map_err(|error| error.to_string())?.diff;
+    let mut build = setup.build("on-another-xen", &diff)?;
+    (build.tree, build.xen_syms, build.cache) = (tree, None, setup.work.join("another-cache"));
+    expect(&build, &Wanted { exit: 1, code: "id-needed", says: &["--depends", "--xen-depends"] })?;
+    let id = "00112233445566778899aabbccddeeff00112233";
+    build.args = ["--depends", id, "--xen-depends", id].map(str::to_owned).to_vec();
+    build.run()?.bytes()?;
+    let bases = fs::read_dir(build.cache.join("bases")).map_err(|error| error.to_string())?;
+    let symbols = bases.filter_map(|base| Some(base.ok()?.path().join("pristine/xen/xen-syms")));
+    symbols.into_iter().find(|file| file.is_file()).ok_or_else(|| "the build made no xen-syms".to_owned())
 }
 
 pub fn changed_struct() -> Outcome {
@@ -141,6 +157,12 @@ pub fn assembler_only() -> Outcome {
 
 pub fn makefile() -> Outcome {
     refused(&recipes::MAKEFILE, "build-file-changes-other-objects", &["xen/common/sched/"])
+}
+
+/// The objects of another folder are compiled anew, and two of them are others.
+pub fn kconfig() -> Outcome {
+    let says = &["xen/arch/x86/Kconfig", "CONFIG_PV_LINEAR_PT was y and is not set", "xen/arch/x86/mm.o"];
+    refused(&recipes::KCONFIG, "build-file-changes-other-objects", says)
 }
 
 pub fn hook() -> Outcome {

@@ -24,7 +24,7 @@ fn run(program: &str, args: &[&str]) -> Result<(), String> {
     Err(format!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr)))
 }
 
-fn copy_tree(setup: &Setup, to: &Path) -> Result<(), String> {
+pub fn copy_tree(setup: &Setup, to: &Path) -> Result<(), String> {
     let from = format!("{}/.", setup.debian.source_tree.display());
     fs::create_dir_all(to).map_err(|error| error.to_string())?;
     run("cp", &["-a", &from, &to.to_string_lossy()])
@@ -60,6 +60,23 @@ fn build<'a>(setup: &'a Setup, tree: &Path) -> Result<Build<'a>, String> {
     Ok(build)
 }
 
+/// A locale of its own kind: i is not the small I there, decimals have a comma, and tools speak Turkish.
+fn turkish(setup: &Setup) -> Result<PathBuf, String> {
+    let folder = setup.work.join("locales");
+    fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+    let locale = folder.join("tr_TR.UTF-8");
+    run("localedef", &["-i", "tr_TR", "-f", "UTF-8", &string(&locale)])?;
+    let output = Command::new("locale")
+        .arg("decimal_point")
+        .envs([("LC_ALL", "tr_TR.UTF-8"), ("LOCPATH", &string(&folder))])
+        .output()
+        .map_err(|error| error.to_string())?;
+    if output.stdout != b",\n" {
+        return Err("the locale that was made is not used".to_owned());
+    }
+    Ok(folder)
+}
+
 /// Empty caches (elsewhere), another place of the tree, one job, another locale, time zone, umask, and
 /// user where this runs as root. The first run into those caches is killed in the middle of its build.
 pub fn same_bytes() -> Outcome {
@@ -75,8 +92,8 @@ pub fn same_bytes() -> Outcome {
         build.args = vec!["-j".to_owned(), "1".to_owned()];
         build.envs = vec![
             ("TZ", "Asia/Kathmandu".to_owned()),
-            ("LC_ALL", "C.UTF-8".to_owned()),
-            ("LANG", "tr_TR.UTF-8".to_owned()),
+            ("LC_ALL", "tr_TR.UTF-8".to_owned()),
+            ("LOCPATH", string(&turkish(setup)?)),
             ("HOME", string(&home)),
             ("SOURCE_DATE_EPOCH", "1".to_owned()),
             ("MAKEFLAGS", "--no-print-directory".to_owned()),
@@ -88,15 +105,13 @@ pub fn same_bytes() -> Outcome {
             // The program may lie where others cannot reach it.
             let program = setup.work.join("xsplice");
             fs::copy(&setup.xsplice, &program).map_err(|error| error.to_string())?;
-            for file in [&build.patch, &build.config, &build.xen_syms] {
-                let name = file.file_name().unwrap_or_default();
-                fs::copy(file, setup.work.join(name)).map_err(|error| error.to_string())?;
-            }
             let id = format!("--reuid={NOBODY}");
             let words = ["setpriv", &id, "--regid=65534", "--clear-groups"].map(str::to_owned);
             build.through.splice(0..0, words);
-            for file in [&mut build.patch, &mut build.config, &mut build.xen_syms] {
-                *file = setup.work.join(file.file_name().unwrap_or_default());
+            for file in [&mut build.patch, &mut build.config].into_iter().chain(&mut build.xen_syms) {
+                let reachable = setup.work.join(file.file_name().unwrap_or_default());
+                fs::copy(&*file, &reachable).map_err(|error| error.to_string())?;
+                *file = reachable;
             }
             run("chmod", &["-R", "a+rX", &string(&setup.work.join("another place"))])?;
             return killed_then_same(setup, &build, &program, &wanted);

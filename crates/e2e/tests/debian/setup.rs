@@ -148,7 +148,8 @@ pub struct Build<'a> {
     pub name: String,
     pub tree: PathBuf,
     pub config: PathBuf,
-    pub xen_syms: PathBuf,
+    /// The private build's own where there is none.
+    pub xen_syms: Option<PathBuf>,
     pub cache: PathBuf,
     pub out: PathBuf,
     /// More arguments.
@@ -177,7 +178,7 @@ impl Setup {
             name: name.to_owned(),
             tree: self.debian.source_tree.clone(),
             config: self.debian.config.clone(),
-            xen_syms: self.debian.xen_syms.clone(),
+            xen_syms: Some(self.debian.xen_syms.clone()),
             cache: self.cache.clone(),
             out: dir.join("out"),
             args: Vec::new(),
@@ -200,7 +201,10 @@ impl Build<'_> {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).arg("build").arg("-s").arg(&self.tree);
         command.arg("-p").arg(&self.patch).arg("-c").arg(&self.config);
-        command.arg("--xen-syms").arg(&self.xen_syms).arg("-o").arg(&self.out).args(&self.args);
+        if let Some(xen_syms) = &self.xen_syms {
+            command.arg("--xen-syms").arg(xen_syms);
+        }
+        command.arg("-o").arg(&self.out).args(&self.args);
         command.env("XSPLICE_CACHE", &self.cache).stdin(Stdio::null());
         command.envs(self.envs.iter().map(|(name, value)| (name, value)));
         command
