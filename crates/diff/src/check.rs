@@ -10,6 +10,7 @@ use crate::codes;
 use crate::items::ItemKind;
 use crate::pair::Parts;
 use crate::pieces::{PieceId, World};
+use crate::proof;
 use crate::select::Selection;
 
 /// Bytes that the jump to the new code takes (xen/arch/x86/livepatch.c, `ARCH_PATCH_INSN_SIZE`).
@@ -118,14 +119,14 @@ fn check_layouts(parts: &Parts<'_>, problems: &mut Problems) {
     }
 }
 
-/// Every function of the touched objects must be in the shipped hypervisor with the same size.
+/// Every function of the touched objects must be in the shipped hypervisor with the same size and code.
 fn check_base(parts: &Parts<'_>, world: &World<'_>, problems: &mut Problems) {
     if parts.pair.assembler {
         return;
     }
     let file = parts.base.object.file.as_deref();
-    let (mut seen, mut missing, mut different) = (0, Vec::new(), Vec::new());
-    for (_, item) in parts.base.iter() {
+    let (mut seen, mut missing, mut different, mut code) = (0, Vec::new(), Vec::new(), Vec::new());
+    for (id, item) in parts.base.iter() {
         if item.kind != ItemKind::Function || item.class != Class::Text || item.weak {
             continue;
         }
@@ -143,9 +144,18 @@ fn check_base(parts: &Parts<'_>, world: &World<'_>, problems: &mut Problems) {
         } else if !sizes.contains(&item.declared) {
             let size = sizes[0];
             different.push(format!("{name} has {} bytes, shipped are {size}", item.declared));
+        } else {
+            let shipped = world.hypervisor.named(&name).filter(|s| s.size == item.declared);
+            let differences: Vec<Option<String>> = shipped
+                .map(|shipped| proof::first_difference(&parts.base, id, shipped, world.hypervisor))
+                .collect();
+            if let (true, Some(Some(first))) = (differences.iter().all(Option::is_some), differences.first())
+            {
+                code.push(format!("{name} {first}"));
+            }
         }
     }
-    let bad = missing.len() + different.len();
+    let bad = missing.len() + different.len() + code.len();
     if bad == 0 {
         return;
     }
@@ -153,6 +163,9 @@ fn check_base(parts: &Parts<'_>, world: &World<'_>, problems: &mut Problems) {
     let mut why = String::new();
     if !different.is_empty() {
         why.push_str(&format!("Other sizes: {}. ", list(&different)));
+    }
+    if !code.is_empty() {
+        why.push_str(&format!("Other code: {}. ", list(&code)));
     }
     if !missing.is_empty() {
         why.push_str(&format!("Not there: {}. ", list(&missing)));

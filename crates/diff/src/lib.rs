@@ -14,6 +14,7 @@ mod meaning;
 mod names;
 mod pair;
 mod pieces;
+mod proof;
 mod select;
 
 pub use check::{Patchable, Replacement};

@@ -10,7 +10,7 @@
 //! - `replaced`: functions of the hypervisor that the payload replaces; `#foo` is `foo`, local to the file.
 //! - `needs`: names of the hypervisor that the payload refers to.
 //! - `pieces`: what the payload holds, by kind: `Text=1 BugFrame(2)=1`.
-//! - `refused`: the code of a refusal, then words that its text or place must hold. One line for each.
+//! - `refused`: the code of a refusal, then words that its text, place or reason must hold. One line for each.
 //!   The word `@here` is the number of the line with the comment `/* @here */`.
 //! - `anchors`: code refers to places in front of strings or behind them.
 //! - `damaged`: the payload is also damaged byte by byte, to see that the checks notice.

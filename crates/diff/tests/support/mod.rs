@@ -253,7 +253,7 @@ impl Found {
         let mut left: Vec<&Diagnostic> = self.problems.iter().collect();
         for refused in &expected.refused {
             let fits = |d: &&Diagnostic| {
-                let text = format!("{} {}", d.what, d.place);
+                let text = format!("{} {} {}", d.what, d.place, d.why);
                 d.code.name == refused.code && refused.words.iter().all(|word| text.contains(word.as_str()))
             };
             match left.iter().position(fits) {
