@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use xsplice_objects::{Class, Hypervisor};
-use xsplice_report::{Diagnostic, Place, Problems};
+use xsplice_report::{Diagnostic, Difference, Place, Problems};
 
 use crate::codes;
 use crate::items::ItemKind;
@@ -42,8 +42,8 @@ pub struct Replacement {
     /// Where it stands in the source.
     #[serde(rename = "where")]
     pub place: Place,
-    /// The first difference.
-    pub first_difference: String,
+    /// What differs first.
+    pub first_difference: Difference,
 }
 
 impl Patchable {
