@@ -1,6 +1,7 @@
 //! The `xsplice` command.
 
 mod args;
+mod codes;
 mod commands;
 mod inputs;
 mod output;
@@ -9,6 +10,7 @@ mod pipeline;
 mod progress;
 mod render;
 mod report;
+mod stages;
 
 use std::process::ExitCode;
 
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     }
     let outcome = match args.command {
         args::Command::Build(build) => commands::build::run(&build, args.quiet, args.json),
+        args::Command::Diff(diff) => commands::diff::run(&diff, args.quiet, args.json),
         args::Command::Inspect(inspect) => commands::inspect::run(&inspect, args.json),
         args::Command::Boot(boot) => commands::boot::run(&boot, args.quiet, args.json),
     };

@@ -96,7 +96,7 @@ impl Changes {
             match verdict {
                 Verdict::Same => {}
                 Verdict::Changed(first_difference) => {
-                    let first_difference = first_difference.clone();
+                    let first_difference = Difference::clone(first_difference);
                     self.changed.push(ChangedFunction { name, object, place, first_difference });
                 }
                 Verdict::New => self.new.push(NamedFunction { name, object, place }),

@@ -87,6 +87,15 @@ impl Patchable {
     }
 }
 
+/// What stands in the way whatever the hypervisor: changed layouts of types, or none to compare.
+pub fn layout_problems(parts: &[Parts<'_>]) -> Problems {
+    let mut problems = Problems::new();
+    for part in parts {
+        check_layouts(part, &mut problems);
+    }
+    problems
+}
+
 fn check_layouts(parts: &Parts<'_>, problems: &mut Problems) {
     let pair = parts.pair;
     let (Some(before), Some(after)) = (&pair.base_debug, &pair.patched_debug) else {

@@ -18,7 +18,7 @@ pub enum Verdict {
     /// Its meaning is the same.
     Same,
     /// Its meaning differs: the first difference.
-    Changed(Difference),
+    Changed(Box<Difference>),
     /// The original has none that corresponds.
     New,
 }
@@ -235,7 +235,7 @@ impl<'p> Compared<'p> {
                     if before == after {
                         Verdict::Same
                     } else {
-                        Verdict::Changed(self.first_difference(base, &before, id, &after))
+                        Verdict::Changed(Box::new(self.first_difference(base, &before, id, &after)))
                     }
                 }
                 None => Verdict::New,

@@ -109,10 +109,14 @@ fn sentence(before: Option<&Line<'_>>, after: Option<&Line<'_>>, b_name: &str, a
     match (before, after) {
         (Some(b), Some(a)) => {
             let (b_text, a_text) = (b.text(b_name), a.text(a_name));
-            if b_text != a_text {
+            let inner = b.references.iter().zip(a.references).find(|(b, a)| b.2 != a.2);
+            // Of code without a name the size alone would say nothing.
+            let aside = b.bytes == a.bytes
+                && b.transfers_control()
+                && matches!(inner, Some(((_, _, Meaning::Bytes(..)), (_, _, Meaning::Bytes(..)))));
+            if b_text != a_text && !aside {
                 return format!("at +{:#x} `{b_text}` became `{a_text}`", b.offset);
             }
-            let inner = b.references.iter().zip(a.references).find(|(b, a)| b.2 != a.2);
             let inner =
                 inner.map(|(b_ref, a_ref)| in_meaning(&b_ref.2, &a_ref.2, b.transfers_control(), a_name));
             format!(

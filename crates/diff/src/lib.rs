@@ -21,7 +21,7 @@ mod select;
 mod words;
 
 pub use changes::{ChangedData, ChangedFunction, Changes, NamedFunction};
-pub use check::{Patchable, Replacement};
+pub use check::{Patchable, Replacement, layout_problems};
 pub use compare::{Compared, InitChange, Verdict};
 pub use entries::{Entries, Entry, Field, Spot};
 pub use items::{Item, ItemId, ItemKind, Items};

@@ -74,12 +74,21 @@ impl Line<'_> {
         self.instruction.flow_control() != FlowControl::Next
     }
 
+    fn name(&self, meaning: &Meaning, function: &str) -> String {
+        match meaning {
+            Meaning::Bytes(content, 0) if self.transfers_control() => {
+                format!("{} bytes of code", content.bytes.len())
+            }
+            _ => words::name(meaning, function),
+        }
+    }
+
     /// AT&T syntax. `function` is the name of the function that holds the code.
     pub(crate) fn text(&self, function: &str) -> String {
         let named = |place: usize, size: usize| {
             let field = self.offset + place as u64;
             let found = self.references.iter().find(|(offset, _, _)| size > 0 && *offset == field);
-            found.map(|(offset, _, meaning)| (*offset, words::name(meaning, function)))
+            found.map(|(offset, _, meaning)| (*offset, self.name(meaning, function)))
         };
         let displacement = named(self.places.displacement_offset(), self.places.displacement_size());
         let immediate = named(self.places.immediate_offset(), self.places.immediate_size());
@@ -89,11 +98,13 @@ impl Line<'_> {
             immediate: immediate.map(|(_, name)| name).or(self.jump.map(|target| format!("+{target:#x}"))),
         };
         let mut formatter = GasFormatter::with_options(Some(Box::new(resolver)), None);
+        formatter.options_mut().set_uppercase_hex(false);
+        formatter.options_mut().set_rip_relative_addresses(true);
         let mut text = String::new();
         formatter.format(&self.instruction, &mut text);
         for (offset, _, meaning) in self.references {
             if !shown.contains(&Some(*offset)) {
-                text.push_str(&format!(" <{}>", words::name(meaning, function)));
+                text.push_str(&format!(" <{}>", self.name(meaning, function)));
             }
         }
         text

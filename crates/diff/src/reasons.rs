@@ -63,10 +63,13 @@ fn chains(pieces: &[Piece]) -> Vec<Option<Because>> {
         (0..pieces.len()).filter(|&index| chains[index].is_some()).map(PieceId).collect();
     while let Some(id) = queue.pop_front() {
         let (piece, Some(chain)) = (&pieces[id.0], chains[id.0].clone()) else { continue };
-        let described =
-            entries.get(&id).into_iter().flatten().map(|&entry| (entry, Because::describes(name(piece))));
+        let described = entries
+            .get(&id)
+            .into_iter()
+            .flatten()
+            .map(|&entry| (entry, Because::describes(piece.label.as_str())));
         let needed = piece.references.iter().filter_map(|reference| match reference.target {
-            Target::Piece(other) => Some((other, Because::needed_by(name(piece)))),
+            Target::Piece(other) => Some((other, Because::needed_by(piece.label.as_str()))),
             Target::Hypervisor(_) => None,
         });
         for (other, because) in described.chain(needed) {
@@ -86,15 +89,6 @@ fn is_entry(kind: PieceKind) -> bool {
     )
 }
 
-/// A piece as others name it.
-fn name(piece: &Piece) -> String {
-    match piece.kind {
-        PieceKind::Fixup => format!("fixup code {}", piece.label),
-        PieceKind::Replacement => format!("replacement code {}", piece.label),
-        _ => piece.label.clone(),
-    }
-}
-
 fn through_original(selection: &Selection, world: &World<'_>) -> Vec<ThroughOriginal> {
     let replaced: BTreeSet<&str> =
         selection.replaced.iter().map(|r| &r.name).chain(world.replaced).map(String::as_str).collect();
@@ -111,7 +105,7 @@ fn through_original(selection: &Selection, world: &World<'_>) -> Vec<ThroughOrig
                 Some(Use::Jump) => How::Jump,
                 Some(Use::Address) | None => How::Address,
             };
-            let (by, object) = (name(piece), piece.object.clone());
+            let (by, object) = (piece.label.clone(), piece.object.clone());
             found.insert(ThroughOriginal { function: function.clone(), by, how, object });
         }
     }

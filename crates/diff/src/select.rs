@@ -595,7 +595,7 @@ impl<'s, 'p> Selector<'s, 'p> {
         let piece = Piece {
             kind,
             object: parts.pair.path.clone(),
-            label: format!("{}+{start:#x}", section.name),
+            label: words::extra_code(kind, &section.name, start),
             symbol: None,
             global: false,
             bytes: section.bytes(start, end).into_owned(),

@@ -5,6 +5,7 @@ use xsplice_report::DifferenceKind;
 
 use crate::difference;
 use crate::meaning::{Content, EntryMeaning, Meaning};
+use crate::pieces::PieceKind;
 
 /// How many characters of a string are shown.
 const SHOWN: usize = 60;
@@ -17,6 +18,8 @@ pub(crate) fn name(meaning: &Meaning, function: &str) -> String {
         Meaning::Inside(fragment, offset) if fragment.is_empty() => at(function, *offset),
         Meaning::Inside(fragment, offset) => at(&format!("{function}.{fragment}"), *offset),
         Meaning::Text(bytes) => quoted(bytes),
+        // A place beside a string is held as one.
+        Meaning::Constant(bytes, offset) if reads_as_text(bytes) => at(&quoted(bytes), *offset),
         Meaning::Constant(bytes, offset) => at(&format!("constant {}", hex(bytes)), *offset),
         Meaning::Bytes(content, offset) => at(&format!("{} unnamed bytes", content.bytes.len()), *offset),
         Meaning::Loop(..) => "itself".into(),
@@ -36,6 +39,11 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+fn reads_as_text(bytes: &[u8]) -> bool {
+    let Some((0, text)) = bytes.split_last() else { return false };
+    !text.is_empty() && text.iter().all(|&byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace())
+}
+
 /// A string in quotes, without its NUL, and cut where it is long.
 pub(crate) fn quoted(bytes: &[u8]) -> String {
     excerpt(bytes, 0)
@@ -43,19 +51,34 @@ pub(crate) fn quoted(bytes: &[u8]) -> String {
 
 /// What is shown of a string that differs from another one at byte `differs`.
 pub(crate) fn excerpt(bytes: &[u8], differs: usize) -> String {
-    let text = String::from_utf8_lossy(bytes);
+    // Characters of two or four bytes, where they are Latin ones.
+    let plain = |width: &usize| bytes.iter().enumerate().all(|(at, &byte)| at % width == 0 || byte == 0);
+    let width = [4, 2].into_iter().find(|width| bytes.len() > *width && plain(width)).unwrap_or(1);
+    let narrow: Vec<u8> = bytes.iter().step_by(width).copied().collect();
+    let text = String::from_utf8_lossy(&narrow);
     let text = text.trim_end_matches('\0');
-    let before = String::from_utf8_lossy(&bytes[..differs.min(bytes.len())]).chars().count();
+    let before = String::from_utf8_lossy(&narrow[..(differs / width).min(narrow.len())]).chars().count();
     let skipped = if before < SHOWN { 0 } else { before - SHOWN / 3 };
     let shown: String = text.chars().skip(skipped).take(SHOWN).collect();
     let more = text.chars().count() > skipped + SHOWN;
     let front = if skipped > 0 { "..." } else { "" };
-    format!("{front}{shown:?}{}", if more { "..." } else { "" })
+    let wide = if width > 1 { "L" } else { "" };
+    format!("{front}{wide}{shown:?}{}", if more { "..." } else { "" })
 }
 
 /// A string or constant that the linker merges.
 pub(crate) fn merged(is_text: bool, bytes: &[u8]) -> String {
     if is_text { format!("string {}", quoted(bytes)) } else { format!("constant {}", hex(bytes)) }
+}
+
+/// Code that belongs to a function and stands elsewhere: `start` is in bytes from the start of its section.
+pub(crate) fn extra_code(kind: PieceKind, section: &str, start: u64) -> String {
+    let what = match kind {
+        PieceKind::Fixup => "fixup code",
+        PieceKind::Replacement => "replacement code",
+        _ => "code put aside",
+    };
+    format!("{what} at {section}+{start:#x}")
 }
 
 /// A special-section entry of a function by what it is and where it stands.

@@ -83,7 +83,7 @@ impl From<Link> for Because {
     }
 }
 
-/// The whole chain in one line: `needed by a, which is needed by b, which changed: ...`.
+/// The whole chain in one line, without source lines: `needed by a, which is needed by b, which changed: ...`.
 impl fmt::Display for Because {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, link) in self.links.iter().enumerate() {
@@ -93,7 +93,7 @@ impl fmt::Display for Because {
             }
             let is = if first { "" } else { "is " };
             match link {
-                Link::Changed { first_difference } => write!(f, "changed: {first_difference}")?,
+                Link::Changed { first_difference } => write!(f, "changed: {}", first_difference.what)?,
                 Link::New => write!(f, "{is}new: the original has nothing that corresponds to it")?,
                 Link::NeededBy { by } => write!(f, "{is}needed by {by}")?,
                 Link::Describes { function } => write!(f, "describes code of {function}")?,
