@@ -2,6 +2,8 @@
 
 mod args;
 mod codes;
+#[cfg(test)]
+mod codes_tests;
 mod commands;
 mod inputs;
 mod output;
