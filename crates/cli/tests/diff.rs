@@ -339,6 +339,25 @@ fn assembler_is_known_with_and_without_debug_information() {
 }
 
 #[test]
+fn objects_that_are_not_understood_are_refused() {
+    let cases = [
+        ("__thread int own;\nint get(void) { return own; }", "[unknown-relocation]"),
+        (
+            "asm (\".section .text.one,\\\"axG\\\",@progbits,one,comdat\\n nop\\n .previous\");\nint a;",
+            "[section-group]",
+        ),
+    ];
+    for (text, code) in cases {
+        let desk = Desk::new();
+        fs::write(desk.path().join("odd.c"), text).expect("a source");
+        desk.compile(Path::new("odd.c"), "orig.o", &[]);
+        let ran = desk.diff(&["orig.o", "orig.o"]);
+        assert_eq!(ran.code, 2, "{}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains(code) && ran.stderr.contains("   do: "), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn c_without_debug_information_fails() {
     let desk = Desk::with_flags(CODE, "pair.c", &["-g0"]);
     let ran = desk.both(&[]);
@@ -389,6 +408,7 @@ fn each_mistake_has_its_message_and_code() {
         assert_eq!(ran.code, 1, "{args:?}: {}{}", ran.stdout, ran.stderr);
         assert!(ran.stderr.contains(text), "{args:?} says: {}", ran.stderr);
     }
+    assert!(desk.diff(&["none.o", "patched.o"]).stderr.contains("[input-unreadable]"));
     // Everything that cannot be read is named at once.
     let ran = desk.diff(&["none.o", "gone.o", "--xen-syms", "words"]);
     for text in ["the original object", "the patched object", "[xen-syms-unreadable]"] {
