@@ -172,6 +172,18 @@ mod tests {
     }
 
     #[test]
+    fn a_place_that_cannot_hold_the_cache_is_named() {
+        let dir = TempDir::new().expect("temporary folder");
+        let file = dir.path().join("file");
+        fs::write(&file, "").expect("file");
+        let error = private_dir(&file.join("cache")).expect_err("a file is no folder");
+        assert!(codes::any(&error, codes::CACHE_UNUSABLE));
+        assert!(error.0[0].place.to_string().ends_with("file/cache"));
+        let nowhere = choose_cache(|_| None).expect_err("no variable says where");
+        assert!(codes::any(&nowhere, codes::CACHE_UNUSABLE));
+    }
+
+    #[test]
     fn a_failed_fill_leaves_nothing() {
         let dir = TempDir::new().expect("temporary folder");
         let target = dir.path().join("x/target");

@@ -80,3 +80,34 @@ fn a_boot_that_never_gets_ready_fails() {
     assert_eq!(report.problems().outcome(), Outcome::Failed);
     assert_eq!(report.problems().0[0].code, codes::LAB_NOT_READY);
 }
+
+#[test]
+fn every_bad_end_has_its_code() {
+    let step = || ended(Step::run("true"), 0, "", &[]);
+    let cases = [
+        (
+            Ended::TimedOut { limit: 7 },
+            codes::BOOT_TIMED_OUT,
+            "the machine was stopped after 7 s, after the step",
+        ),
+        (
+            Ended::LogOverflow { limit: 9 },
+            codes::LOG_OVERFLOW,
+            "the console wrote more than 9 bytes after the step",
+        ),
+        (
+            Ended::Exited { code: 3, message: String::new() },
+            codes::BOOT_ENDED_EARLY,
+            "the emulator ended with exit code 3 after the step",
+        ),
+    ];
+    for (end, code, words) in cases {
+        let problem = report(vec![step()], end).problems().0.remove(0);
+        assert_eq!(problem.code, code);
+        assert!(problem.what.starts_with(words), "{}", problem.what);
+    }
+    let failed = report(vec![ended(Step::run("false"), 1, "out\n", &[])], Ended::PowerOff).problems();
+    assert_eq!(failed.0[0].code, codes::STEP_UNEXPECTED);
+    assert_eq!(failed.outcome(), Outcome::Failed);
+    assert!(failed.0[0].why.contains("out"));
+}

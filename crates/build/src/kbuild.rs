@@ -282,6 +282,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_program_could_not_do_has_its_code() {
+        let code = |error| process_error(&error).code;
+        assert_eq!(code(xsplice_process::Error::Interrupted), codes::INTERRUPTED);
+        let source = || std::io::Error::other("x");
+        let lost = xsplice_process::Error::Io { program: "cc".into(), source: source() };
+        assert_eq!(code(lost), codes::IO);
+        let absent = xsplice_process::Error::Start { program: "cc".into(), source: source() };
+        assert_eq!(code(absent), codes::TOOL_MISSING);
+    }
+
+    #[test]
     fn the_first_error_is_found() {
         let text = "In file included from a.c:1:\na.c: In function 'f':\na.c:7:5: error: 'x' undeclared\na.c:8:1: error: more\n";
         assert_eq!(compiler_error(text), Some(("a.c".to_owned(), Some(7), "'x' undeclared".to_owned())));

@@ -187,3 +187,14 @@ fn no_path_leaves_the_tree() {
     let problems = apply_all(tree.path(), &[patch]).unwrap_err();
     assert_eq!(problems.0[0].code, codes::PATCH_PATH);
 }
+
+#[test]
+fn a_hunk_that_matches_at_another_line_is_applied_and_warned_of() {
+    let moved = HUNK.replace("@@ -1,3 +1,3 @@", "@@ -4,3 +4,3 @@");
+    let text = format!("--- a/xen/common/a.c\n+++ b/xen/common/a.c\n{moved}");
+    let (changes, warnings) = apply_all(tree().path(), &[input(text)]).unwrap();
+    assert_eq!(changes["xen/common/a.c"].after.as_deref(), Some(NEW.as_bytes()));
+    let [warning] = &warnings.0[..] else { panic!("{warnings:?}") };
+    assert_eq!(warning.code, codes::PATCH_OFFSET);
+    assert!(warning.what.contains("-3 lines away"), "{}", warning.what);
+}

@@ -162,3 +162,27 @@ pub(crate) fn tree_changed(path: &str) -> Diagnostic {
         .at(Place::file(path))
         .advice("Run again while nothing else writes there.")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::PatchInput;
+
+    #[test]
+    fn a_tree_that_changes_between_patching_and_copying_is_noticed() {
+        let tree = tempfile::tempdir().unwrap();
+        let file = tree.path().join("xen/common/a.c");
+        fs::create_dir_all(tree.path().join("xen/common")).unwrap();
+        fs::write(&file, "int a;\n").unwrap();
+        let patch = "--- a/xen/common/a.c\n+++ b/xen/common/a.c\n@@ -1 +1 @@\n-int a;\n+int b;\n";
+        let patch = PatchInput { name: "p.patch".to_owned(), bytes: patch.into() };
+        let (changes, _) = patchset::apply_all(tree.path(), &[patch]).unwrap();
+        let same = tree::snapshot(tree.path(), None).unwrap();
+        assert_eq!(check_same(&same, &changes), Ok(()));
+        fs::write(&file, "int a; /* edited */\n").unwrap();
+        let other = tree::snapshot(tree.path(), None).unwrap();
+        let problem = check_same(&other, &changes).unwrap_err();
+        assert_eq!(problem.code, codes::TREE_CHANGED);
+        assert_eq!(problem.place.file.as_deref(), Some("xen/common/a.c"));
+    }
+}

@@ -393,6 +393,13 @@ fn a_build_file_that_alters_other_objects_is_refused() {
     }
 }
 
+fn a_linker_script_is_refused() {
+    let lab = Lab::new();
+    let problem = only(lab.run(&[added("xen/arch/x86/xen.lds.S", "SECTIONS {}")]));
+    assert_eq!(problem.code.name, "linker-script-changed");
+    assert_eq!(problem.place.file.as_deref(), Some("xen/arch/x86/xen.lds.S"));
+}
+
 fn a_failing_compile_shows_the_compilers_words() {
     let lab = Lab::new();
     let problem = only(lab.run(&[edit("xen/common/a.c", "return 2", "return undeclared")]));
@@ -514,6 +521,7 @@ fn main() -> ExitCode {
         a_new_header_that_is_found_before_another_is_noticed,
         folders_that_the_user_has_keep_their_modes,
         a_build_file_that_alters_other_objects_is_refused,
+        a_linker_script_is_refused,
         a_failing_compile_shows_the_compilers_words,
         an_unfit_configuration_is_named_before_anything_is_built,
         what_cannot_reach_the_hypervisor_is_not_built,

@@ -26,6 +26,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Build a payload from a source patch
     Build(Build),
+    /// Compare an object before and after a change
+    Diff(Diff),
     /// Show what a payload holds
     Inspect(Inspect),
     /// Boot a Xen in QEMU and load, revert and unload payloads there
@@ -61,6 +63,40 @@ pub(crate) struct Build {
     /// How many compilers may run at once; by default one per processor
     #[arg(long, short, value_name = "N")]
     pub(crate) jobs: Option<std::num::NonZeroUsize>,
+    /// Print what changed first in each function, in both versions, and why each part of the payload is in it
+    #[arg(long)]
+    pub(crate) explain: bool,
+}
+
+/// Compare an object before and after a change.
+///
+/// Both must come from one source, compiled by the same command at the same path with -g, -ffunction-sections and
+/// -fdata-sections. Prints changed, new and removed functions, changed data, and what stands in the way of a live
+/// patch.
+///
+/// Exit codes: 0 something differs and can go into a payload (without --xen-syms: as far as the two objects tell);
+/// 1 failed; 2 refused; 3 no difference that a payload could bring.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Diff {
+    /// The object before the change
+    #[arg(value_name = "ORIG.o")]
+    pub(crate) original: PathBuf,
+    /// The object after the change
+    #[arg(value_name = "PATCHED.o")]
+    pub(crate) patched: PathBuf,
+    /// The shipped hypervisor's symbol file: names, sizes and room in it are checked too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) xen_syms: Option<PathBuf>,
+    /// Write the payload of this pair alone, verified as by build; it depends on the build-id of --xen-syms, and is
+    /// a whole fix only where the patch changes no other object
+    #[arg(long, short, value_name = "OUT.o", requires = "xen_syms")]
+    pub(crate) output: Option<PathBuf>,
+    /// Payload version of that hypervisor, where neither object tells it: 1 up to Xen 4.13, 2 from 4.14 on
+    #[arg(long, value_name = "V", requires = "output", value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub(crate) funcs_version: Option<u8>,
+    /// Print what changed first in each function, in both versions, and why each part of the payload is in it
+    #[arg(long)]
+    pub(crate) explain: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -6,20 +6,10 @@ use std::path::{Path, PathBuf};
 
 use xsplice_build::PatchInput;
 use xsplice_objects::Hypervisor;
-use xsplice_report::{Code, Diagnostic, Place, Problems};
+use xsplice_report::{Diagnostic, Place, Problems};
 
 use crate::args::Build;
-
-/// Something on the command line does not fit.
-pub(crate) const USAGE: Code = Code::failure("usage", "The command line does not say what is needed.");
-/// An input file cannot be read.
-pub(crate) const INPUT_UNREADABLE: Code = Code::failure("input-unreadable", "An input file cannot be read.");
-/// A build-id that is none.
-pub(crate) const BAD_ID: Code =
-    Code::failure("bad-id", "A build-id is not 1 to 64 bytes of hexadecimal digits.");
-/// Nothing says which build-ids the payload is for.
-pub(crate) const ID_NEEDED: Code =
-    Code::failure("id-needed", "The build-ids of the running hypervisor are not known.");
+use crate::codes::{BAD_ID, ID_NEEDED, INPUT_UNREADABLE, USAGE};
 
 /// The longest build-id in bytes.
 const LONGEST_ID: usize = 64;
@@ -181,15 +171,11 @@ fn read_patch(path: &Path) -> Result<PatchInput, Diagnostic> {
     Ok(PatchInput { name: "standard input".into(), bytes })
 }
 
-fn read_symbols(path: PathBuf) -> Result<Symbols, Problems> {
+/// Reads a symbol file.
+pub(crate) fn read_symbols(path: PathBuf) -> Result<Symbols, Problems> {
     let bytes = read(&path, "symbol file")?;
     let hypervisor = Hypervisor::parse(&path.to_string_lossy(), &bytes)?;
     Ok(Symbols { bytes, hypervisor })
-}
-
-/// A symbol file that a private build made.
-pub(crate) fn built_symbols(path: &Path) -> Result<Symbols, Problems> {
-    read_symbols(path.to_owned())
 }
 
 fn parse_id(text: &str, option: &str) -> Result<Vec<u8>, Diagnostic> {

@@ -1,6 +1,9 @@
 //! The `xsplice` command.
 
 mod args;
+mod codes;
+#[cfg(test)]
+mod codes_tests;
 mod commands;
 mod inputs;
 mod output;
@@ -9,6 +12,7 @@ mod pipeline;
 mod progress;
 mod render;
 mod report;
+mod stages;
 
 use std::process::ExitCode;
 
@@ -34,6 +38,7 @@ fn main() -> ExitCode {
     }
     let outcome = match args.command {
         args::Command::Build(build) => commands::build::run(&build, args.quiet, args.json),
+        args::Command::Diff(diff) => commands::diff::run(&diff, args.quiet, args.json),
         args::Command::Inspect(inspect) => commands::inspect::run(&inspect, args.json),
         args::Command::Boot(boot) => commands::boot::run(&boot, args.quiet, args.json),
     };

@@ -4,13 +4,10 @@ use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use xsplice_report::{Code, Diagnostic, Place};
+use xsplice_report::{Diagnostic, Place};
 
+use crate::codes::OUTPUT_UNWRITABLE;
 use crate::report::Report;
-
-/// The output folder cannot be written.
-pub(crate) const OUTPUT_UNWRITABLE: Code =
-    Code::failure("output-unwritable", "The output folder cannot be written to.");
 
 const REPORT: &str = "report.json";
 
@@ -27,10 +24,7 @@ impl Output {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
         let payload = dir.join(format!("{name}.livepatch"));
         for file in [payload.clone(), dir.join(REPORT)] {
-            match fs_err::remove_file(&file) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-                _ => {}
-            }
+            remove(&file)?;
         }
         Ok(Output { dir: dir.to_owned(), payload })
     }
@@ -45,21 +39,31 @@ impl Output {
         let mut text = serde_json::to_string_pretty(report)
             .map_err(|error| unwritable(&self.dir, &std::io::Error::other(error)))?;
         text.push('\n');
-        self.write(&self.dir.join(REPORT), text.as_bytes())
+        write(&self.dir.join(REPORT), text.as_bytes())
     }
 
     /// Writes the payload: complete under its name, or not at all.
     pub(crate) fn write_payload(&self, bytes: &[u8]) -> Result<(), Diagnostic> {
-        self.write(&self.payload, bytes)
+        write(&self.payload, bytes)
     }
+}
 
-    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), Diagnostic> {
-        let failed = |error: std::io::Error| unwritable(path, &error);
-        let mut file = tempfile::Builder::new().prefix(".xsplice-").tempfile_in(&self.dir).map_err(failed)?;
-        file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-        file.persist(path).map_err(|error| failed(error.error))?;
-        Ok(())
+/// Removes what an earlier run left under this name.
+pub(crate) fn remove(file: &Path) -> Result<(), Diagnostic> {
+    match fs_err::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unwritable(file, &error)),
+        _ => Ok(()),
     }
+}
+
+/// Writes a file: complete under its name, or not at all.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Diagnostic> {
+    let failed = |error: std::io::Error| unwritable(path, &error);
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".xsplice-").tempfile_in(dir).map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Diagnostic {

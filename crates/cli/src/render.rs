@@ -1,10 +1,13 @@
 //! The terminal's renderer: people read standard error, programs standard output.
-#![expect(clippy::print_stdout, reason = "the one place where this program writes to its streams")]
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use serde::Serialize;
-use xsplice_report::{Diagnostic, Kind, Problems};
+use xsplice_diff::How;
+use xsplice_report::{Because, Diagnostic, Kind, Place, Problems};
+
+use crate::report::{Findings, PayloadFacts};
 
 /// A line for people.
 pub(crate) fn line(text: &str) {
@@ -13,16 +16,15 @@ pub(crate) fn line(text: &str) {
 
 /// Data.
 pub(crate) fn data(text: &str) {
-    print!("{text}");
-    if !text.ends_with('\n') {
-        println!();
-    }
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    // Nobody is told where nobody listens: `| head` closes the stream.
+    let _ = write!(std::io::stdout().lock(), "{text}{end}");
 }
 
 /// Data as JSON.
 pub(crate) fn json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => println!("{text}"),
+        Ok(text) => data(&text),
         Err(error) => line(&format!("error: the report cannot be written as JSON: {error}")),
     }
 }
@@ -85,26 +87,85 @@ pub(crate) fn summary(report: &crate::report::Report) -> Vec<String> {
             "config: {defaults} options that were not mentioned took their defaults (see report.json)"
         ));
     }
-    for function in &report.functions {
+    lines.extend(findings(&report.findings));
+    for reason in &report.nothing {
+        lines.push(format!("nothing to patch in {reason}"));
+    }
+    lines.extend(report.payload.as_ref().map(payload));
+    lines
+}
+
+/// A payload in a line.
+pub(crate) fn payload(payload: &PayloadFacts) -> String {
+    format!("payload: {} bytes, build-id {}, depends on {}", payload.size, payload.build_id, payload.depends)
+}
+
+/// What the shared stages found, a line each.
+pub(crate) fn findings(findings: &Findings) -> Vec<String> {
+    let mut lines = Vec::new();
+    for function in &findings.functions {
         lines.push(format!(
             "replaced: {} ({} -> {} bytes): {}",
             function.name, function.old_size, function.new_size, function.first_difference
         ));
     }
-    for function in &report.new_functions {
-        lines.push(format!("new: {}", function.name));
+    let changes = &findings.changes;
+    if findings.functions.is_empty() {
+        lines.extend(changes.changed.iter().map(|f| format!("changed: {}: {}", f.name, f.first_difference)));
     }
-    for change in &report.init_changes {
+    if findings.pieces.is_empty() {
+        lines.extend(
+            changes.new.iter().map(|function| format!("new: {}{}", function.name, at(&function.place))),
+        );
+    } else {
+        lines.extend(findings.new_functions.iter().map(|function| format!("new: {}", function.name)));
+    }
+    for function in &changes.removed {
+        lines.push(format!("removed: {}{}: the host keeps it", function.name, at(&function.place)));
+    }
+    for data in &changes.data {
+        lines.push(format!("data: {}{}: {}", data.name, at(&data.place), data.what));
+    }
+    for change in &findings.init_changes {
         lines.push(format!("at next boot: {} in {}: {}", change.name, change.object, change.what));
     }
-    for reason in &report.nothing {
-        lines.push(format!("nothing to patch in {reason}"));
-    }
-    if let Some(payload) = &report.payload {
+    lines
+}
+
+/// Why: each changed function with its first difference in both versions, then everything else that the payload
+/// holds with its reasons, then what goes through originals.
+pub(crate) fn explanation(findings: &Findings) -> Vec<String> {
+    let mut lines = Vec::new();
+    for function in &findings.changes.changed {
+        let difference = &function.first_difference;
         lines.push(format!(
-            "payload: {} bytes, build-id {}, depends on {}",
-            payload.size, payload.build_id, payload.depends
+            "{}{}: {}",
+            function.name,
+            at(&function.place),
+            Because::changed(difference.clone())
         ));
+        let sites = [("before", &difference.before), ("after", &difference.after)];
+        lines.extend(sites.iter().filter_map(|(when, site)| Some(format!("  {when}: {}", site.as_ref()?))));
+    }
+    for piece in findings.pieces.iter().filter(|piece| !piece.because.is_changed()) {
+        lines.push(format!("{}: {}", piece.label, piece.because));
+    }
+    for through in &findings.through_original {
+        let how = match through.how {
+            How::Call => "called",
+            How::Jump => "jumped to",
+            How::Address => "its address used",
+        };
+        let (function, by) = (&through.function, &through.by);
+        lines.push(format!("goes through the original: {function}, {how} by {by} in {}", through.object));
     }
     lines
+}
+
+/// ` (FILE:LINE)`, where it is known.
+fn at(place: &Place) -> String {
+    match (&place.file, place.line) {
+        (Some(file), Some(line)) => format!(" ({file}:{line})"),
+        _ => String::new(),
+    }
 }

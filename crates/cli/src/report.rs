@@ -1,13 +1,21 @@
 //! The one report of a run: `report.json` as it is, and what the terminal shows of it.
 
+use std::path::Path;
+
 use serde::Serialize;
 use xsplice_build::{ConfigChange, TouchedFile};
-use xsplice_diff::{InitChange, PieceKind, Replacement};
+use xsplice_diff::{Changes, InitChange, PieceKind, Replacement, ThroughOriginal};
+use xsplice_link::Ids;
 use xsplice_report::{Because, Outcome, Place, Problems};
 use xsplice_verify::Facts;
 
+use crate::stages::Verified;
+
 /// Goes up whenever a field changes its meaning or goes away.
-pub(crate) const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 2;
+
+/// How this program names itself in reports and payloads.
+pub(crate) const TOOL: &str = concat!("xsplice ", env!("CARGO_PKG_VERSION"));
 
 /// What a run of `xsplice build` found and did.
 #[derive(Debug, Serialize)]
@@ -24,18 +32,31 @@ pub(crate) struct Report {
     /// Every file that the patches touch, and what became of it.
     pub(crate) touched: Vec<TouchedFile>,
     pub(crate) config_changes: Vec<ConfigChange>,
+    /// Why there is nothing to patch; one line for each file.
+    pub(crate) nothing: Vec<String>,
+    #[serde(flatten)]
+    pub(crate) findings: Findings,
+}
+
+/// What the stages that commands share find in pairs of objects.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Findings {
     /// Objects that were compared, relative to the tree.
     pub(crate) compared: Vec<String>,
+    /// Everything that differs and matters after boot, whether or not a payload can bring it.
+    pub(crate) changes: Changes,
+    /// What the payload replaces.
     pub(crate) functions: Vec<Replacement>,
     pub(crate) new_functions: Vec<NewFunction>,
     pub(crate) removed_functions: Vec<RemovedFunction>,
+    /// What the payload consists of, each with the reasons why.
     pub(crate) pieces: Vec<PieceFacts>,
     /// Names that the host must have.
     pub(crate) needs: Vec<String>,
+    /// References to replaced functions, which go to the original.
+    pub(crate) through_original: Vec<ThroughOriginal>,
     /// Changes that wait for the next boot.
     pub(crate) init_changes: Vec<InitChange>,
-    /// Why there is nothing to patch; one line for each file.
-    pub(crate) nothing: Vec<String>,
     pub(crate) problems: Problems,
 }
 
@@ -72,7 +93,6 @@ pub(crate) struct PieceFacts {
     pub(crate) label: String,
     pub(crate) object: String,
     pub(crate) size: u64,
-    #[serde(flatten)]
     pub(crate) because: Because,
 }
 
@@ -81,7 +101,7 @@ impl Report {
     pub(crate) fn new(name: &str, patches: Vec<String>) -> Report {
         Report {
             schema: SCHEMA,
-            tool: concat!("xsplice ", env!("CARGO_PKG_VERSION")).to_owned(),
+            tool: TOOL.to_owned(),
             outcome: Outcome::Failed,
             exit_code: Outcome::Failed.exit_code(),
             name: name.to_owned(),
@@ -90,15 +110,8 @@ impl Report {
             compiler: String::new(),
             touched: Vec::new(),
             config_changes: Vec::new(),
-            compared: Vec::new(),
-            functions: Vec::new(),
-            new_functions: Vec::new(),
-            removed_functions: Vec::new(),
-            pieces: Vec::new(),
-            needs: Vec::new(),
-            init_changes: Vec::new(),
             nothing: Vec::new(),
-            problems: Problems::new(),
+            findings: Findings::default(),
         }
     }
 
@@ -107,4 +120,41 @@ impl Report {
         self.outcome = outcome;
         self.exit_code = outcome.exit_code();
     }
+}
+
+/// What a run of `xsplice diff` found and did.
+#[derive(Debug, Serialize)]
+pub(crate) struct DiffReport {
+    pub(crate) schema: u32,
+    pub(crate) tool: String,
+    pub(crate) outcome: Outcome,
+    pub(crate) exit_code: u8,
+    /// The objects as the user named them.
+    pub(crate) original: String,
+    pub(crate) patched: String,
+    /// The symbol file of the hypervisor; without it nothing is said about what the hypervisor has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) xen_syms: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) payload: Option<PayloadFacts>,
+    #[serde(flatten)]
+    pub(crate) findings: Findings,
+}
+
+impl PayloadFacts {
+    /// Of a payload in a file of that name.
+    pub(crate) fn of(payload: &Verified, file: &Path, ids: &Ids) -> PayloadFacts {
+        PayloadFacts {
+            file: file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            size: payload.bytes().len() as u64,
+            build_id: hex(payload.build_id()),
+            depends: hex(&ids.depends),
+            xen_depends: hex(&ids.xen_depends),
+            verified: payload.facts(),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

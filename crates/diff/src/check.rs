@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use xsplice_objects::{Class, Hypervisor};
-use xsplice_report::{Diagnostic, Place, Problems};
+use xsplice_report::{Diagnostic, Difference, Place, Problems};
 
 use crate::codes;
 use crate::items::ItemKind;
@@ -43,8 +43,8 @@ pub struct Replacement {
     /// Where it stands in the source.
     #[serde(rename = "where")]
     pub place: Place,
-    /// The first difference.
-    pub first_difference: String,
+    /// What differs first.
+    pub first_difference: Difference,
 }
 
 impl Patchable {
@@ -86,6 +86,15 @@ impl Patchable {
     pub fn warnings(&self) -> &Problems {
         &self.warnings
     }
+}
+
+/// What stands in the way whatever the hypervisor: changed layouts of types, or none to compare.
+pub fn layout_problems(parts: &[Parts<'_>]) -> Problems {
+    let mut problems = Problems::new();
+    for part in parts {
+        check_layouts(part, &mut problems);
+    }
+    problems
 }
 
 fn check_layouts(parts: &Parts<'_>, problems: &mut Problems) {

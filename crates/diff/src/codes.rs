@@ -2,9 +2,9 @@
 
 use xsplice_report::Code;
 
-/// A type that live objects may have changed its layout.
-pub const LAYOUT_CHANGED: Code =
-    Code::refusal("layout-changed", "The layout of a type in use changed; live objects keep the old one.");
+/// A type that live objects may have changed its layout; the code belongs to the crate that finds it.
+pub use xsplice_dwarf::codes::LAYOUT_CHANGED;
+
 /// The initial value of data that exists on the host changed.
 pub const DATA_CHANGED: Code = Code::refusal(
     "data-changed",
@@ -65,9 +65,8 @@ pub const NO_DEBUG_INFO: Code = Code::failure(
     "An object has no readable debug information, so layouts cannot be compared.",
 );
 
-/// All of them.
+/// All of this crate's own.
 pub const ALL: &[Code] = &[
-    LAYOUT_CHANGED,
     DATA_CHANGED,
     RODATA_CHANGED,
     NEW_PERCPU,

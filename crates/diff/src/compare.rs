@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use xsplice_objects::{Class, Special};
-use xsplice_report::{Diagnostic, Place, Problems};
+use xsplice_report::{Diagnostic, Difference, Place, Problems};
 
 use crate::codes;
 use crate::difference;
@@ -17,8 +17,8 @@ use crate::pair::Correlated;
 pub enum Verdict {
     /// Its meaning is the same.
     Same,
-    /// Its meaning differs; the first difference, for people.
-    Changed(String),
+    /// Its meaning differs: the first difference.
+    Changed(Box<Difference>),
     /// The original has none that corresponds.
     New,
 }
@@ -235,7 +235,7 @@ impl<'p> Compared<'p> {
                     if before == after {
                         Verdict::Same
                     } else {
-                        Verdict::Changed(difference::of_functions(&before, &after))
+                        Verdict::Changed(Box::new(self.first_difference(base, &before, id, &after)))
                     }
                 }
                 None => Verdict::New,
@@ -250,7 +250,7 @@ impl<'p> Compared<'p> {
             }
             match verdict {
                 Verdict::Same => {}
-                Verdict::Changed(what) => self.note_init(&item.name, &what),
+                Verdict::Changed(what) => self.note_init(&item.name, &what.to_string()),
                 Verdict::New => self.note_init(&item.name, "new"),
             }
         }
@@ -264,6 +264,29 @@ impl<'p> Compared<'p> {
                 }
             }
         }
+    }
+
+    fn first_difference(
+        &self,
+        base: ItemId,
+        before: &Fingerprint,
+        id: ItemId,
+        after: &Fingerprint,
+    ) -> Difference {
+        let parts = self.correlated.parts;
+        let before = difference::Version {
+            items: &parts.base,
+            debug: parts.pair.base_debug.as_ref(),
+            head: base,
+            print: before,
+        };
+        let after = difference::Version {
+            items: &parts.patched,
+            debug: parts.pair.patched_debug.as_ref(),
+            head: id,
+            print: after,
+        };
+        difference::of_functions(&before, &after)
     }
 
     fn base_fingerprint(&self, head: ItemId) -> Fingerprint {

@@ -4,24 +4,30 @@
 //! [`ObjectPair::parse`], [`Parts::of`], [`Correlated::of`], [`Compared::of`], [`Selection::of`],
 //! [`Patchable::check`]. Nothing here runs a program or reads a file.
 
+mod changes;
 mod check;
 pub mod codes;
 mod compare;
 mod difference;
 mod entries;
 mod items;
+mod listing;
 mod meaning;
 mod names;
 mod pair;
 mod pieces;
 mod proof;
+mod reasons;
 mod select;
+mod words;
 
-pub use check::{Patchable, Replacement};
+pub use changes::{ChangedData, ChangedFunction, Changes, NamedFunction};
+pub use check::{Patchable, Replacement, layout_problems};
 pub use compare::{Compared, InitChange, Verdict};
 pub use entries::{Entries, Entry, Field, Spot};
 pub use items::{Item, ItemId, ItemKind, Items};
 pub use meaning::{Content, EntryMeaning, Fingerprint, Known, Meaning, View};
 pub use pair::{Correlated, Input, ObjectPair, Parts};
 pub use pieces::{Piece, PieceId, PieceKind, Reference, Replaced, Target, World};
+pub use reasons::{How, ThroughOriginal};
 pub use select::Selection;

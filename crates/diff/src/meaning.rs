@@ -354,7 +354,8 @@ fn is_by_content(item: &crate::items::Item) -> bool {
     item.class == Class::ReadOnly && (names::is_by_content(&item.name) || names::is_numbered(&item.name))
 }
 
-fn fragment_name(items: &Items<'_>, id: ItemId) -> String {
+/// The name of a fragment in its function; empty for the function's own part.
+pub(crate) fn fragment_name(items: &Items<'_>, id: ItemId) -> String {
     // The head's own counter must not matter, or a clone that is renumbered would differ from itself.
     match items.get(id).unit {
         None => String::new(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 use xsplice_objects::{Hypervisor, RelocKind};
-use xsplice_report::{Because, Place};
+use xsplice_report::{Because, Difference, Place};
 
 use crate::names;
 
@@ -67,7 +67,7 @@ pub struct Piece {
     pub kind: PieceKind,
     /// The object that it comes from, relative to the tree.
     pub object: String,
-    /// For people: a function, a variable, a section.
+    /// For people: a function, a variable, a string, a special-section entry in words, a section.
     pub label: String,
     /// Its symbol in the payload, in the form of the hypervisor's own table; `None` for what has no name.
     pub symbol: Option<String>,
@@ -96,8 +96,8 @@ pub struct Replaced {
     pub place: Place,
     /// The object, relative to the tree.
     pub object: String,
-    /// The first difference, for people.
-    pub first_difference: String,
+    /// What differs first.
+    pub first_difference: Difference,
 }
 
 /// What the running host will have: the hypervisor and the payloads below.

@@ -10,7 +10,7 @@ mod shipped;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use xsplice_objects::{Class, Relocation, SectionId, Special};
-use xsplice_report::{Because, Diagnostic, Place, Problems};
+use xsplice_report::{Because, Diagnostic, Difference, Place, Problems};
 
 use self::shipped::init_reference;
 use crate::codes;
@@ -19,6 +19,8 @@ use crate::entries::Spot;
 use crate::items::{ItemId, ItemKind};
 use crate::meaning::{self, Known};
 use crate::pieces::{Piece, PieceId, PieceKind, Reference, Replaced, Target, World};
+use crate::reasons::{self, ThroughOriginal};
+use crate::words;
 
 /// What goes into the payload, before it is checked.
 #[derive(Debug, Default)]
@@ -33,6 +35,8 @@ pub struct Selection {
     pub removed: Vec<(String, String)>,
     /// Names of the hypervisor or of payloads below that are referred to.
     pub needs: BTreeSet<String>,
+    /// References to replaced functions: they go to the original, which jumps to the new code.
+    pub through_original: Vec<ThroughOriginal>,
     /// What stands in the way so far.
     pub problems: Problems,
 }
@@ -86,6 +90,7 @@ impl Selection {
         }
         selector.selection.replaced.sort_by(|a, b| (&a.name, a.piece).cmp(&(&b.name, b.piece)));
         selector.selection.problems.normalise();
+        reasons::complete(&mut selector.selection, world);
         selector.selection
     }
 }
@@ -156,10 +161,10 @@ impl<'s, 'p> Selector<'s, 'p> {
     }
 
     /// A changed function: its new code, and the entry that makes the hypervisor jump there.
-    fn replace(&mut self, index: usize, head: ItemId, first_difference: &str) {
+    fn replace(&mut self, index: usize, head: ItemId, first_difference: &Difference) {
         let correlated = &self.pair(index).correlated;
         let Some(base) = correlated.counterpart[head.0] else { return };
-        let because = Because::Changed { first_difference: first_difference.to_owned() };
+        let because = Because::changed(first_difference.clone());
         let Some(name) = self.shipped_name(index, base) else { return };
         let object = correlated.parts.pair.path.clone();
         let place = self.place(index, &correlated.parts.patched.get(head).name);
@@ -168,7 +173,7 @@ impl<'s, 'p> Selector<'s, 'p> {
             self.strange(index, &name, &correlated.parts.pair.path, &what);
         }
         let piece = self.unit(index, head, because);
-        let first_difference = first_difference.to_owned();
+        let first_difference = first_difference.clone();
         self.selection.replaced.push(Replaced { name, piece, place, object, first_difference });
     }
 
@@ -265,7 +270,7 @@ impl<'s, 'p> Selector<'s, 'p> {
     fn target(&mut self, index: usize, spot: Spot, unit: Option<ItemId>, by: &str) -> Option<(Target, i64)> {
         let parts = self.pair(index).correlated.parts;
         let object = parts.patched.object;
-        let because = || Because::NeededBy { by: by.to_owned() };
+        let because = || Because::needed_by(by);
         let Some(section_id) = spot.section else {
             let name = object.symbols[spot.symbol].name.clone();
             if let Some(&(home, id)) = self.globals.get(&name) {
@@ -279,13 +284,13 @@ impl<'s, 'p> Selector<'s, 'p> {
                 let (start, bytes) = meaning::string_at(object, section_id, spot);
                 let align = section.entry_size.clamp(1, 8);
                 let key = Key::Text(align, bytes.clone());
-                let piece = self.read_only(key, index, &section.name, bytes, align, because());
+                let piece = self.read_only(key, index, bytes, align, because());
                 Some((Target::Piece(piece), start.cast_signed()))
             }
             Class::Constants => {
                 let (start, bytes) = meaning::constant_at(object, section_id, spot);
                 let key = Key::Constant(section.align, bytes.clone());
-                let piece = self.read_only(key, index, &section.name, bytes, section.align, because());
+                let piece = self.read_only(key, index, bytes, section.align, because());
                 Some((Target::Piece(piece), start.cast_signed()))
             }
             Class::Special(Special::Fixup) => {
@@ -340,7 +345,7 @@ impl<'s, 'p> Selector<'s, 'p> {
             self.strange(index, by, section_name, &format!("it refers to the inside of {}", item.name));
             return None;
         }
-        let because = Because::NeededBy { by: by.to_owned() };
+        let because = Because::needed_by(by);
         match correlated.counterpart[id.0] {
             Some(base)
                 if *correlated.patched.known(id) != Known::Content && !compared.new_copies.contains(&id) =>
@@ -436,22 +441,14 @@ impl<'s, 'p> Selector<'s, 'p> {
         }
     }
 
-    fn read_only(
-        &mut self,
-        key: Key,
-        index: usize,
-        section: &str,
-        bytes: Vec<u8>,
-        align: u64,
-        because: Because,
-    ) -> PieceId {
+    fn read_only(&mut self, key: Key, index: usize, bytes: Vec<u8>, align: u64, because: Because) -> PieceId {
         if let Some(&piece) = self.pieces.get(&key) {
             return piece;
         }
         let piece = Piece {
             kind: PieceKind::ReadOnly,
             object: self.pair(index).correlated.parts.pair.path.clone(),
-            label: section.to_owned(),
+            label: words::merged(matches!(key, Key::Text(..)), &bytes),
             symbol: None,
             global: false,
             declared: bytes.len() as u64,

@@ -65,6 +65,12 @@ impl DebugInfo {
         self.decl_line(Decl { unit: row.unit, file: row.file, line: row.line })
     }
 
+    /// The source of each compilation unit, in the order of the object; named as in [`DebugInfo::function_line`].
+    pub fn sources(&self) -> Vec<String> {
+        let units = self.model.units.iter();
+        units.map(|unit| self.relative(&self.text(unit.comp_dir), "", &self.text(unit.name)).into()).collect()
+    }
+
     /// File and line in words, if both are known.
     pub(crate) fn decl_line(&self, decl: Decl) -> Option<(String, u32)> {
         if decl.line == 0 {

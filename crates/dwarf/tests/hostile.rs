@@ -87,6 +87,9 @@ fn unsupported_forms_are_named() {
     assert!(matches!(DebugInfo::read(b"no object at all"), Err(Error::Elf(_))));
     let program = std::fs::read(std::env::current_exe().expect("this test")).expect("its bytes");
     assert_eq!(DebugInfo::read(&program).err(), Some(Error::NotRelocatable));
+    let diagnostic = Error::NotRelocatable.diagnostic("xen/common/a.o");
+    assert_eq!(diagnostic.code, xsplice_dwarf::codes::DEBUG_INFO_UNREADABLE);
+    assert_eq!(diagnostic.place.object.as_deref(), Some("xen/common/a.o"));
 }
 
 /// Debug information of one unit: abbreviations 1 a unit, 2 `struct s`, 3 its member `m`, 4 a typedef `s`.

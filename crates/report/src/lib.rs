@@ -4,12 +4,14 @@
 //! that a refusal reads the same wherever it is seen.
 
 mod diagnostic;
+mod difference;
 mod outcome;
 mod reason;
 
 pub use diagnostic::{Code, Diagnostic, Kind, Place, Problems};
+pub use difference::{Difference, DifferenceKind, Site};
 pub use outcome::Outcome;
-pub use reason::Because;
+pub use reason::{Because, Link};
 
 #[cfg(test)]
 mod tests;

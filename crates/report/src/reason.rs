@@ -4,14 +4,26 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// One link of a chain of reasons; the chain ends at something that the patch changed.
+use crate::Difference;
+
+/// Why something is in a payload: a chain of links, from the thing itself to something that the patch changed.
+///
+/// Each link is about what the link before it names; the first one is about the thing itself. What makes a chain
+/// knows all of it: only [`Link::Changed`] and [`Link::New`] need no link behind them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Because {
+    links: Vec<Link>,
+}
+
+/// One link of a chain of reasons.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(tag = "because", rename_all = "kebab-case")]
-pub enum Because {
-    /// The function's meaning differs between the original and the patched object.
+pub enum Link {
+    /// Its meaning differs between the original and the patched object.
     Changed {
-        /// The first difference, for people.
-        first_difference: String,
+        /// What differs first.
+        first_difference: Difference,
     },
     /// The original object has nothing that corresponds to it.
     New,
@@ -22,18 +34,71 @@ pub enum Because {
     },
     /// A special-section entry that describes included code.
     Describes {
-        /// The function that the entry points into.
+        /// The function, or other code, that the entry points into.
         function: String,
     },
 }
 
+impl Because {
+    /// It changed.
+    pub fn changed(first_difference: Difference) -> Because {
+        Link::Changed { first_difference }.into()
+    }
+
+    /// Something refers to it; the chain from there on is [`Because::behind`].
+    pub fn needed_by(by: impl Into<String>) -> Because {
+        Link::NeededBy { by: by.into() }.into()
+    }
+
+    /// It describes code; the chain from there on is [`Because::behind`].
+    pub fn describes(function: impl Into<String>) -> Because {
+        Link::Describes { function: function.into() }.into()
+    }
+
+    /// These links, and behind them those of what the last of them names.
+    pub fn behind(mut self, next: &Because) -> Because {
+        self.links.extend(next.links.iter().cloned());
+        self
+    }
+
+    /// The links; never empty.
+    pub fn links(&self) -> &[Link] {
+        &self.links
+    }
+
+    /// Whether it is included for its own change.
+    pub fn is_changed(&self) -> bool {
+        matches!(self.links.first(), Some(Link::Changed { .. }))
+    }
+
+    /// Whether the chain ends at something that the patch changed or brought, as every finished one does.
+    pub fn is_complete(&self) -> bool {
+        matches!(self.links.last(), Some(Link::Changed { .. } | Link::New))
+    }
+}
+
+impl From<Link> for Because {
+    fn from(link: Link) -> Because {
+        Because { links: vec![link] }
+    }
+}
+
+/// The whole chain in one line, without source lines: `needed by a, which is needed by b, which changed: ...`.
 impl fmt::Display for Because {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Because::Changed { first_difference } => write!(f, "changed: {first_difference}"),
-            Because::New => write!(f, "new: the original has nothing that corresponds to it"),
-            Because::NeededBy { by } => write!(f, "needed by {by}"),
-            Because::Describes { function } => write!(f, "describes code of {function}"),
+        for (index, link) in self.links.iter().enumerate() {
+            let first = index == 0;
+            if !first {
+                f.write_str(", which ")?;
+            }
+            let is = if first { "" } else { "is " };
+            match link {
+                Link::Changed { first_difference } => write!(f, "changed: {}", first_difference.what)?,
+                Link::New => write!(f, "{is}new: the original has nothing that corresponds to it")?,
+                Link::NeededBy { by } => write!(f, "{is}needed by {by}")?,
+                Link::Describes { function } => write!(f, "describes code of {function}")?,
+            }
         }
+        Ok(())
     }
 }

@@ -36,7 +36,7 @@ codes! {
     COLLECTED_AT_BOOT = refusal("section-collected-at-boot", "A section holds what is collected at boot only.");
     PER_CPU = refusal("section-per-cpu", "A section holds per-CPU data.");
     NOT_REAPPLICABLE = warning("not-reapplicable", "Xen will not apply the payload again after a revert.");
-    NO_ROOM = refusal("no-room", "The payload does not fit into the area for payloads.");
+    NO_ROOM = refusal("no-room-for-payload", "The payload does not fit into the area for payloads.");
 
     SYMBOL_NAME = refusal("symbol-name", "A symbol's name cannot be read or is too long.");
     SYMBOL_SECTION = refusal("symbol-section", "A symbol is in a section that does not exist, or outside of its section.");

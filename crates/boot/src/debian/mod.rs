@@ -437,6 +437,19 @@ mod tests {
     }
 
     #[test]
+    fn a_package_without_what_is_needed_is_named() {
+        let error = found("/no/such/folder/xen.gz".into()).expect_err("nothing there");
+        assert!(codes::any(&error, codes::PACKAGE_CONTENTS));
+        assert!(error.0[0].what.ends_with("have no xen.gz"));
+        let error =
+            unpack_deb(Path::new("/no/such/package.deb"), Path::new("/nowhere")).expect_err("no package");
+        // Without dpkg-deb that is what is said.
+        assert!(codes::any(&error, codes::TOOL_FAILED) || codes::any(&error, codes::TOOL_MISSING));
+        let stopped = codes::job(xsplice_process::Error::Interrupted);
+        assert!(codes::any(&stopped, codes::INTERRUPTED));
+    }
+
+    #[test]
     fn kernels_by_number_without_the_special_ones() {
         let names = strings(&[
             "linux-image-6.1.0-9-amd64",

@@ -1,14 +1,17 @@
 //! `xsplice build`.
 
 use xsplice_build::Request;
+use xsplice_link::Ids;
 use xsplice_report::{Outcome, Problems};
 
 use crate::args::Build;
+use crate::codes;
 use crate::inputs::{self, Inputs};
 use crate::output::Output;
-use crate::pipeline::{self, Verified};
+use crate::pipeline;
 use crate::progress::Progress;
 use crate::report::{PayloadFacts, Report};
+use crate::stages::Verified;
 use crate::{pause, render};
 
 pub(crate) fn run(args: &Build, quiet: bool, json: bool) -> Outcome {
@@ -30,21 +33,21 @@ pub(crate) fn run(args: &Build, quiet: bool, json: bool) -> Outcome {
     progress.finish();
     let payload = conclude(built, &inputs, &output, &mut report);
     if let Err(problem) = output.write_report(&report) {
-        report.problems.push(problem);
+        report.findings.problems.push(problem);
         report.end(Outcome::Failed);
     }
     pause::at("write");
     if let (Some(payload), Outcome::Done, false) = (payload, report.outcome, xsplice_process::interrupted())
         && let Err(problem) = output.write_payload(payload.bytes())
     {
-        report.problems.push(problem);
+        report.findings.problems.push(problem);
         report.payload = None;
         report.end(Outcome::Failed);
     }
     if xsplice_process::interrupted() {
         report.end(Outcome::Failed);
     }
-    show(&report, &output, quiet, json);
+    show(&report, &output, quiet, json, args.explain);
     report.outcome
 }
 
@@ -56,13 +59,13 @@ fn not_begun(args: &Build, problems: Problems, json: bool) -> Outcome {
     if let Ok(name) = inputs::payload_name(args) {
         let patches = args.patches.iter().map(|patch| patch.to_string_lossy().into_owned()).collect();
         let mut report = Report::new(&name, patches);
-        report.problems = problems.clone();
+        report.findings.problems = problems.clone();
         report.end(outcome);
         let written = Output::prepare(&args.output, &name).and_then(|output| output.write_report(&report));
         if let Err(problem) = written {
-            report.problems.push(problem);
+            report.findings.problems.push(problem);
         }
-        render::problems(&report.problems);
+        render::problems(&report.findings.problems);
         if json {
             render::json(&report);
         }
@@ -76,7 +79,7 @@ fn request(inputs: &Inputs) -> Result<Request, Problems> {
     let cache = xsplice_boot::default_cache()?;
     let wrapper = std::env::current_exe().map_err(|error| {
         xsplice_report::Diagnostic::new(
-            inputs::INPUT_UNREADABLE,
+            codes::INPUT_UNREADABLE,
             format!("cannot find xsplice's own program: {error}"),
         )
         .advice("Start it by its full path.")
@@ -96,15 +99,12 @@ fn conclude(
 ) -> Option<Verified> {
     match built {
         Ok(Some(payload)) => {
-            report.payload = Some(PayloadFacts {
-                file: output.payload().file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                size: payload.bytes().len() as u64,
-                build_id: hex(payload.build_id()),
-                depends: hex(inputs.depends.as_deref().unwrap_or_default()),
-                xen_depends: hex(inputs.xen_depends.as_deref().unwrap_or_default()),
-                verified: payload.facts(),
-            });
-            report.problems.normalise();
+            let ids = Ids {
+                depends: inputs.depends.clone().unwrap_or_default(),
+                xen_depends: inputs.xen_depends.clone().unwrap_or_default(),
+            };
+            report.payload = Some(PayloadFacts::of(&payload, output.payload(), &ids));
+            report.findings.problems.normalise();
             report.end(Outcome::Done);
             Some(payload)
         }
@@ -113,16 +113,16 @@ fn conclude(
             None
         }
         Err(problems) => {
-            report.problems.extend(problems);
-            report.problems.normalise();
-            report.end(pipeline::end_of(&report.problems));
+            report.findings.problems.extend(problems);
+            report.findings.problems.normalise();
+            report.end(pipeline::end_of(&report.findings.problems));
             None
         }
     }
 }
 
-fn show(report: &Report, output: &Output, quiet: bool, json: bool) {
-    render::problems(&report.problems);
+fn show(report: &Report, output: &Output, quiet: bool, json: bool, explain: bool) {
+    render::problems(&report.findings.problems);
     if json {
         render::json(report);
     }
@@ -135,11 +135,12 @@ fn show(report: &Report, output: &Output, quiet: bool, json: bool) {
             render::line(&line);
         }
     }
+    if explain {
+        for line in render::explanation(&report.findings) {
+            render::line(&line);
+        }
+    }
     if report.outcome == Outcome::Done && !json {
         render::data(&output.payload().to_string_lossy());
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -10,6 +10,7 @@ use crate::entries::{Entry, Spot};
 use crate::items::ItemId;
 use crate::meaning;
 use crate::pieces::{Piece, PieceId, PieceKind, Reference, Target};
+use crate::words;
 
 impl Selector<'_, '_> {
     #[expect(
@@ -150,14 +151,14 @@ impl Selector<'_, '_> {
         let piece = Piece {
             kind,
             object: parts.pair.path.clone(),
-            label: format!("{}+{start:#x}", section.name),
+            label: words::extra_code(kind, &section.name, start),
             symbol: None,
             global: false,
             bytes: section.bytes(start, end).into_owned(),
             declared: end - start,
             align: 1,
             references: Vec::new(),
-            because: Because::Describes { function: by.to_owned() },
+            because: Because::describes(by),
         };
         let piece = self.keep(key, piece);
         self.fill_code(index, piece, section_id, start, end, unit, by);
@@ -200,7 +201,8 @@ impl Selector<'_, '_> {
     }
 
     pub(super) fn entry(&mut self, index: usize, entry: &Entry, head: ItemId, by: &str) {
-        let parts = self.pair(index).correlated.parts;
+        let correlated = &self.pair(index).correlated;
+        let parts = correlated.parts;
         let section = parts.patched.object.section(entry.section);
         let kind = match entry.table {
             Special::BugFrames(number) => PieceKind::BugFrame(number),
@@ -212,14 +214,14 @@ impl Selector<'_, '_> {
         self.selection.pieces.push(Piece {
             kind,
             object: parts.pair.path.clone(),
-            label: format!("{}+{:#x}", section.name, entry.start),
+            label: words::entry(&correlated.patched.entry(entry, Some(head)), by),
             symbol: None,
             global: false,
             bytes: section.bytes(entry.start, entry.start + entry.size).into_owned(),
             declared: entry.size,
             align: if matches!(kind, PieceKind::Alternative) { 1 } else { 4 },
             references: Vec::new(),
-            because: Because::Describes { function: by.to_owned() },
+            because: Because::describes(by),
         });
         for (number, field) in entry.fields.iter().enumerate() {
             meaning::blank(&mut self.selection.pieces[piece.0].bytes, field.offset, field.kind);

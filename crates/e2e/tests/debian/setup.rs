@@ -128,9 +128,7 @@ impl Built {
     /// replaced too where they have a BUG or WARN, since its line is another.
     pub fn functions(&self) -> Vec<String> {
         let functions = self.report["functions"].as_array().cloned().unwrap_or_default();
-        let code_differs = |function: &&Value| {
-            !function["first_difference"].as_str().is_some_and(|what| what.contains("BugFrames"))
-        };
+        let code_differs = |function: &&Value| function["first_difference"]["kind"] != "bug-frame";
         let mut names: Vec<String> = functions
             .iter()
             .filter(code_differs)

@@ -1,0 +1,193 @@
+//! The stages from parse to verify, which `build` and `diff` share.
+//!
+//! Each takes the value of the one before it. A stage cannot be left out, since its type has no other constructor:
+//! only a [`Patchable`] can be linked, and only a [`Verified`] payload can be written.
+
+use rayon::prelude::*;
+use xsplice_diff::{
+    Changes, Compared, Correlated, Input, ObjectPair, Parts, Patchable, Selection, World, layout_problems,
+};
+use xsplice_link::{FuncsLayout, Ids, Metadata, PayloadImage};
+use xsplice_report::Problems;
+use xsplice_verify::{Facts, VerifyInput};
+
+use crate::inputs::{Below, Symbols};
+use crate::pause;
+use crate::report::{Findings, NewFunction, PieceFacts, RemovedFunction};
+
+/// A payload that the verifier accepts. Made by [`run`] only.
+pub(crate) struct Verified {
+    image: PayloadImage,
+    facts: Facts,
+}
+
+impl Verified {
+    /// The bytes of the file.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.image.bytes()
+    }
+
+    /// Its own build-id.
+    pub(crate) fn build_id(&self) -> &[u8] {
+        self.image.build_id()
+    }
+
+    /// What was verified.
+    pub(crate) fn facts(&self) -> Facts {
+        self.facts
+    }
+}
+
+/// The host that a change is for.
+pub(crate) struct Host<'h> {
+    /// The shipped hypervisor.
+    pub(crate) symbols: &'h Symbols,
+    /// The payload below.
+    pub(crate) below: &'h Below,
+    /// The payload to write; without it the stages end with check.
+    pub(crate) payload: Option<Wanted>,
+}
+
+/// What the payload is to be, apart from its content.
+pub(crate) struct Wanted {
+    /// The name that the host knows it by.
+    pub(crate) name: String,
+    /// The build-ids that it depends on.
+    pub(crate) ids: Ids,
+    /// The hypervisor's `struct livepatch_func`.
+    pub(crate) funcs: FuncsLayout,
+    /// What it says of itself.
+    pub(crate) metadata: Metadata,
+}
+
+/// Runs the stages on pairs of objects, as far as is known what they are for: without a host they end with compare.
+/// `None` where no payload is wanted, or where nothing is replaced. What is found on the way goes into the findings,
+/// whatever the outcome.
+///
+/// # Errors
+/// Everything that stands in the way of a payload, as far as the stages came.
+pub(crate) fn run(
+    inputs: &[Input<'_>],
+    host: Option<&Host<'_>>,
+    findings: &mut Findings,
+) -> Result<Option<Verified>, Problems> {
+    pause::at("parse");
+    let pairs: Vec<ObjectPair> = collect(inputs.par_iter().map(|input| ObjectPair::parse(*input)).collect())?;
+    pause::at("correlate");
+    let parts: Vec<Parts<'_>> = collect(pairs.par_iter().map(Parts::of).collect())?;
+    let correlated: Vec<Correlated<'_>> = parts.par_iter().map(Correlated::of).collect();
+    pause::at("compare");
+    let compared: Vec<Compared<'_>> = correlated.into_par_iter().map(Compared::of).collect();
+    note_changes(&compared, findings);
+    pause::at("select");
+    let Some(host) = host else { return end_with_compare(&parts, &compared, findings).map(|()| None) };
+    let world = World {
+        hypervisor: &host.symbols.hypervisor,
+        exported: &host.below.exported,
+        replaced: &host.below.replaced,
+    };
+    let selection = Selection::of(&compared, &world);
+    note_selection(&selection, findings);
+    pause::at("check");
+    let nothing = selection.replaced.is_empty();
+    let patchable = Patchable::check(selection, &parts, &world)?;
+    findings.problems.extend(patchable.warnings().clone());
+    if nothing {
+        return Ok(None);
+    }
+    findings.functions = patchable.functions().to_vec();
+    let Some(wanted) = &host.payload else { return Ok(None) };
+    pause::at("link");
+    let image = PayloadImage::link(&patchable, &wanted.funcs, &wanted.ids, &wanted.metadata);
+    pause::at("verify");
+    verify(host, wanted, image, findings).map(Some)
+}
+
+fn collect<T>(results: Vec<Result<T, Problems>>) -> Result<Vec<T>, Problems> {
+    let mut problems = Problems::new();
+    let mut values = Vec::new();
+    for result in results {
+        match result {
+            Ok(value) => values.push(value),
+            Err(more) => problems.extend(more),
+        }
+    }
+    if problems.0.is_empty() { Ok(values) } else { Err(problems) }
+}
+
+/// What stands in the way whatever the hypervisor.
+fn end_with_compare(
+    parts: &[Parts<'_>],
+    compared: &[Compared<'_>],
+    findings: &mut Findings,
+) -> Result<(), Problems> {
+    let mut problems = layout_problems(parts);
+    for pair in compared {
+        problems.extend(pair.problems.clone());
+    }
+    problems.normalise();
+    if !problems.is_harmless() {
+        return Err(problems);
+    }
+    findings.problems.extend(problems);
+    Ok(())
+}
+
+fn verify(
+    host: &Host<'_>,
+    wanted: &Wanted,
+    image: PayloadImage,
+    findings: &mut Findings,
+) -> Result<Verified, Problems> {
+    let below: Vec<&[u8]> = host.below.bytes.iter().map(Vec::as_slice).collect();
+    let verdict = xsplice_verify::verify(&VerifyInput {
+        payload: image.bytes(),
+        name: &wanted.name,
+        xen_syms: Some(&host.symbols.bytes),
+        below: &below,
+        xen_build_id: Some(wanted.ids.xen_depends.clone()),
+        depends: Some(wanted.ids.depends.clone()),
+        funcs_version: Some(wanted.funcs.version),
+        funcs_size: Some(wanted.funcs.size),
+    });
+    if !verdict.is_accepted() {
+        return Err(verdict.problems);
+    }
+    findings.problems.extend(verdict.problems);
+    Ok(Verified { image, facts: verdict.facts })
+}
+
+fn note_changes(compared: &[Compared<'_>], findings: &mut Findings) {
+    findings.compared = compared.iter().map(|compared| compared.correlated.parts.pair.path.clone()).collect();
+    findings.changes = Changes::of(compared);
+    for compared in compared {
+        findings.init_changes.extend(compared.init.clone());
+    }
+    findings.init_changes.sort();
+}
+
+fn note_selection(selection: &Selection, findings: &mut Findings) {
+    findings.needs = selection.needs.iter().cloned().collect();
+    findings.through_original.clone_from(&selection.through_original);
+    findings.new_functions = selection
+        .new_functions
+        .iter()
+        .map(|(name, place)| NewFunction { name: name.clone(), place: place.clone() })
+        .collect();
+    findings.removed_functions = selection
+        .removed
+        .iter()
+        .map(|(object, name)| RemovedFunction { name: name.clone(), object: object.clone() })
+        .collect();
+    findings.pieces = selection
+        .pieces
+        .iter()
+        .map(|piece| PieceFacts {
+            kind: piece.kind,
+            label: piece.label.clone(),
+            object: piece.object.clone(),
+            size: piece.bytes.len() as u64,
+            because: piece.because.clone(),
+        })
+        .collect();
+}
