@@ -213,11 +213,11 @@ impl Model {
     fn name_items(&mut self) {
         let mut times: BTreeMap<(bool, String), usize> = BTreeMap::new();
         for item in &self.items {
-            *times.entry((item.code, plain(item.name()).to_owned())).or_default() += 1;
+            *times.entry((item.code, item.name().to_owned())).or_default() += 1;
         }
         for item in &mut self.items {
-            item.stem = stem(plain(item.name()));
-            item.numbered |= times[&(item.code, plain(item.name()).to_owned())] > 1;
+            item.stem = stem(item.name());
+            item.numbered |= times[&(item.code, item.name().to_owned())] > 1;
         }
         let mut parents: BTreeMap<String, usize> = BTreeMap::new();
         for (number, item) in self.items.iter().enumerate().filter(|(_, item)| item.code) {

@@ -36,18 +36,18 @@ pub(crate) fn pair(base: &Object, patched: &Object) -> Pairs {
 
 fn by_name(base: &Model, patched: &Model, pairs: &mut Pairs, form: fn(&str) -> &str) {
     let names = |model: &Model| {
-        let mut found: BTreeMap<(bool, String), usize> = BTreeMap::new();
+        let mut found: BTreeMap<(bool, String), Vec<usize>> = BTreeMap::new();
         for (number, item) in model.items.iter().enumerate().filter(|(_, item)| !item.numbered) {
             for name in &item.names {
-                found.entry((item.code, form(name).to_owned())).or_insert(number);
+                found.entry((item.code, form(name).to_owned())).or_default().push(number);
             }
         }
         found
     };
     let theirs = names(patched);
-    for (key, item) in names(base) {
-        if let Some(&other) = theirs.get(&key) {
-            pairs.join(item, other);
+    for (key, ours) in names(base) {
+        if let ([item], Some([other])) = (ours.as_slice(), theirs.get(&key).map(Vec::as_slice)) {
+            pairs.join(*item, *other);
         }
     }
 }

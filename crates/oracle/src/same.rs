@@ -237,5 +237,6 @@ pub(crate) fn could_pair(base: &Object, one: usize, patched: &Object, other: usi
         && ours.numbered
         && theirs.numbered
         && plain(&ours.stem) == plain(&theirs.stem)
+        && (ours.stem == theirs.stem || !(ours.stem.contains('#') && theirs.stem.contains('#')))
         && base.model.class(ours.section) == patched.model.class(theirs.section)
 }

@@ -8,7 +8,6 @@ use std::{
 use crate::{
     canon::{self, Line},
     class::Class,
-    listing::Reloc,
     model::Target,
     object::Object,
     pair,
@@ -32,7 +31,7 @@ pub struct Verdict {
     pub data: Vec<DataChange>,
     /// Differences there is no rule for, in sentences.
     pub unknown: Vec<String>,
-    /// For each name in `changed` and changed one in `init_changed`: the first difference.
+    /// For each function and variable that is in both and differs: the first difference.
     pub why: BTreeMap<String, String>,
 }
 
@@ -107,7 +106,8 @@ impl fmt::Display for Verdict {
         for change in &self.data {
             let DataChange { name, what, class, section, users } = change;
             let users = users.iter().cloned().collect::<Vec<_>>().join(" ");
-            writeln!(out, "data {name}: {what:?} {class:?} {section} used by [{users}]")?;
+            let why = self.why.get(name).map(|why| format!(": {why}")).unwrap_or_default();
+            writeln!(out, "data {name}: {what:?} {class:?} {section} used by [{users}]{why}")?;
         }
         self.unknown.iter().try_for_each(|unknown| writeln!(out, "unknown {unknown}"))
     }
@@ -201,6 +201,8 @@ impl<'a> Judge<'a> {
                     let classes = (class_of(base, variable), class_of(patched, other));
                     if classes.0 != classes.1 || !self.same.variable(variable, other) {
                         self.variable(patched, other, What::Changed);
+                        let why = self.first_byte(variable, other);
+                        self.verdict.why.insert(base.model.items[variable].name().to_owned(), why);
                         if classes.0.is_none() != classes.1.is_none() {
                             let name = base.model.items[variable].name();
                             let left = format!("{name} moved between boot and run time");
@@ -212,6 +214,22 @@ impl<'a> Judge<'a> {
         }
         for variable in patched.variables().filter(|&variable| self.same.pairs.to_base[variable].is_none()) {
             self.variable(patched, variable, What::New);
+        }
+    }
+
+    /// Where two variables begin to differ.
+    fn first_byte(&self, variable: usize, other: usize) -> String {
+        let (base, patched) = (self.same.base, self.same.patched);
+        let (one, other) = (&base.model.items[variable], &patched.model.items[other]);
+        let (size, new_size) = (one.end - one.start, other.end - other.start);
+        if size != new_size {
+            return format!("{size} bytes became {new_size}");
+        }
+        let ours = canon::masked(&base.model, one.section, one.start, one.end);
+        let theirs = canon::masked(&patched.model, other.section, other.start, other.end);
+        match ours.iter().zip(&theirs).position(|(one, other)| one != other) {
+            Some(at) => format!("byte {at:#x}: {:#04x} became {:#04x}", ours[at], theirs[at]),
+            None => "it refers to something else, or is in another kind of section".to_owned(),
         }
     }
 
@@ -236,13 +254,11 @@ impl<'a> Judge<'a> {
         let mut remarks = Vec::new();
         for object in [base, patched] {
             remarks.extend(object.entries.odd.iter().cloned());
-            for (number, section) in object.model.listing.sections.iter().enumerate() {
-                if object.model.class(number) == Class::Ignored {
-                    continue;
-                }
-                let unknown = section.relocs.iter().filter(|reloc| !Reloc::known(reloc));
-                remarks
-                    .extend(unknown.map(|it| format!("relocation of type {} in {}", it.kind, section.name)));
+        }
+        let (ours, theirs) = (odd_relocations(base), odd_relocations(patched));
+        for key in ours.keys().chain(theirs.keys()) {
+            if ours.get(key) != theirs.get(key) {
+                remarks.push(format!("relocations of type {} in {} differ in number", key.1, key.0));
             }
         }
         let names = base.entries.stray.keys().chain(patched.entries.stray.keys());
@@ -292,6 +308,19 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// How many relocations of a type that is not known a section has.
+fn odd_relocations(object: &Object) -> BTreeMap<(String, String), usize> {
+    let mut found = BTreeMap::new();
+    for (number, section) in object.model.listing.sections.iter().enumerate() {
+        if object.model.class(number) != Class::Ignored {
+            for reloc in section.relocs.iter().filter(|reloc| !reloc.known()) {
+                *found.entry((section.name.clone(), reloc.kind.clone())).or_default() += 1;
+            }
+        }
+    }
+    found
+}
+
 fn is_init(object: &Object, item: usize) -> bool {
     object.model.class(object.model.items[item].section).is_init()
 }
@@ -309,13 +338,28 @@ fn class_of(object: &Object, item: usize) -> Option<DataClass> {
     }
 }
 
+/// The functions that refer to a variable, directly or through what they refer to by content.
 fn users(object: &Object, variable: usize) -> BTreeSet<String> {
-    let uses = |lines: &[Line]| {
-        let mut targets = lines.iter().flat_map(|line| &line.refs);
-        targets.any(|(_, target)| matches!(target, Target::Item(item, ..) if *item == variable))
-    };
-    let functions = object
-        .functions()
-        .filter(|&function| object.fragments(function).iter().any(|fragment| uses(&object.lines[fragment])));
+    let functions = object.functions().filter(|&function| {
+        let fragments = object.fragments(function);
+        let mut targets = fragments.iter().flat_map(|part| &object.lines[part]).flat_map(|line| &line.refs);
+        targets.any(|(_, target)| reaches(object, target, variable, &mut BTreeSet::new()))
+    });
     functions.map(|function| object.model.items[function].name().to_owned()).collect()
+}
+
+fn reaches(object: &Object, target: &Target, variable: usize, seen: &mut BTreeSet<(usize, u64)>) -> bool {
+    let model = &object.model;
+    let (section, start, end) = match target {
+        Target::Item(item, ..) if *item == variable => return true,
+        Target::Item(item, ..) if model.is_by_content(*item) => {
+            let it = &model.items[*item];
+            (it.section, it.start, it.end)
+        }
+        Target::Bytes(section, start, end) => (*section, *start, *end),
+        _ => return false,
+    };
+    let relocs = model.section(section).relocs_in(start, end);
+    seen.insert((section, start))
+        && relocs.iter().any(|reloc| reaches(object, &model.target(reloc, None), variable, seen))
 }
