@@ -214,3 +214,27 @@ pub(crate) fn render_line(model: &Model, line: &Line) -> String {
 fn signed(distance: i64) -> String {
     if distance < 0 { format!("-{:#x}", distance.unsigned_abs()) } else { format!("+{distance:#x}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_go_and_operands_stay() {
+        for (text, expected, branch, relative) in [
+            ("jne 1b <f+0x1b>", "jne", Some(0x1b), None),
+            ("jmp 0x1b", "jmp", Some(0x1b), None),
+            ("bnd jmp 1b <f+0x1b>", "bnd jmp", Some(0x1b), None),
+            ("call *0x10(%rax)", "call *0x10(%rax)", None, None),
+            ("call *0x0(%rip) # 27 <f+0x27>", "call *REF(%rip)", None, Some(0x27)),
+            ("lea 0x12(%rip),%rdi # 0x2f", "lea REF(%rip),%rdi", None, Some(0x2f)),
+            ("cmpl $0x0,0x0(%rip) # 9 <f+0x9>", "cmpl $0x0,REF(%rip)", None, Some(9)),
+            ("mov %gs:0x0(%rip),%eax # 7 <f+0x7>", "mov %gs:REF(%rip),%eax", None, Some(7)),
+            ("mov $0x10,%eax", "mov $0x10,%eax", None, None),
+            ("lret", "lret", None, None),
+        ] {
+            let parts = Parts::of(text);
+            assert_eq!((parts.text.as_str(), parts.branch, parts.relative), (expected, branch, relative));
+        }
+    }
+}

@@ -8,9 +8,9 @@
 //! What counts as meaning:
 //! - instructions without addresses: a jump goes to the n-th instruction of its function, a reference to a
 //!   name, a string or constant by content, or to bytes without a name by content, and so on through tables;
-//! - entries of special sections that describe a function, with alternative and fixup code ([`special`]);
+//! - entries of special sections that describe a function, with alternative and fixup code (`special`);
 //! - compilers' numbers (`warned.2`, `CSWTCH.177`, `f.part.0`) do not count. A numbered read-only variable is
-//!   what it contains. Other numbered items are matched by name and users ([`pair`]);
+//!   what it contains. Other numbered items are matched by name and users (`pair`);
 //! - a function and its `.cold` part are one; clones (`.part`, `.isra`, `.constprop`) are functions;
 //! - where something stands, how it is aligned, in which section of the same kind, and whether its symbol is
 //!   local or global does not count.

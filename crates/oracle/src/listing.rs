@@ -389,3 +389,23 @@ enum Place {
     Symbols,
     Nothing,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_does_nothing_is_a_nop() {
+        let is_nop = |text: &str| Insn { at: 0, end: 1, text: text.to_owned() }.is_nop();
+        for text in
+            ["nop", "nopw 0x0(%rax,%rax,1)", "data16 cs nopw 0x0(%rax,%rax,1)", "xchg %ax,%ax", "nopl (%rax)"]
+        {
+            assert!(is_nop(text), "{text}");
+        }
+        for text in
+            ["endbr64", "xchg %ax,%dx", "ud2", "int3", "lfence", "cs mov %eax,%eax", "pause", "repz nop"]
+        {
+            assert!(!is_nop(text), "{text}");
+        }
+    }
+}

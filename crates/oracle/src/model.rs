@@ -258,7 +258,7 @@ impl Model {
     pub fn next_mark(&self, section: usize, at: u64) -> u64 {
         let end = self.section(section).size;
         let marks = self.marks.get(&section);
-        marks.and_then(|marks| marks.range(at + 1..).next()).copied().unwrap_or(end).min(end)
+        marks.and_then(|marks| marks.range(at.saturating_add(1)..).next()).copied().unwrap_or(end).min(end)
     }
 
     /// The number of the instruction at `at`, counted over the section, and the bytes into it.
@@ -326,10 +326,11 @@ impl Model {
     /// What is at a place.
     pub fn at(&self, section: usize, at: u64) -> Target {
         let it = self.section(section);
-        if it.has('M') && it.has('S') {
+        let inside = at <= it.size;
+        if inside && it.has('M') && it.has('S') {
             return self.string(section, at);
         }
-        if it.has('M') && it.entsize > 0 {
+        if inside && it.has('M') && it.entsize > 0 {
             let start = at - at % it.entsize;
             return Target::Constant(it.slice(start, start + it.entsize), at - start);
         }
@@ -352,10 +353,10 @@ impl Model {
                 return place(*only);
             }
         }
-        if it.has('X') {
+        if inside && it.has('X') {
             return Target::Code(section, at, self.next_mark(section, at).max(at));
         }
-        if self.class(section).is_constant() {
+        if inside && self.class(section).is_constant() {
             return Target::Bytes(section, at, self.next_mark(section, at).max(at));
         }
         let before = items.iter().rev().find(|&&item| self.items[item].start <= at).or(items.first());
@@ -384,7 +385,7 @@ impl Model {
 /// from the end of the instruction.
 fn distance(reloc: &Reloc, end: Option<u64>) -> i64 {
     match end {
-        Some(end) if reloc.relative() => reloc.addend + end.wrapping_sub(reloc.at).cast_signed(),
+        Some(end) if reloc.relative() => reloc.addend.wrapping_add(end.wrapping_sub(reloc.at).cast_signed()),
         _ => reloc.addend,
     }
 }
@@ -402,4 +403,26 @@ pub(crate) fn stem(name: &str) -> String {
     let kept = words.filter(|word| word.is_empty() || !word.bytes().all(|byte| byte.is_ascii_digit()));
     let name = kept.fold(first, |name, word| format!("{name}.{word}"));
     if file.is_empty() { name } else { format!("{file}#{name}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compilers_numbers_leave_no_trace_in_a_stem() {
+        for (name, expected) in [
+            ("warned.2", "warned"),
+            ("f.part.0", "f.part"),
+            ("f.constprop.0.isra.1", "f.constprop.isra"),
+            ("f.cold.12", "f.cold"),
+            ("dir/file.c#last.22857", "dir/file.c#last"),
+            ("dir/file.1.c#plain", "dir/file.1.c#plain"),
+            ("fam17_c6", "fam17_c6"),
+            ("hap__guest_4", "hap__guest_4"),
+        ] {
+            assert_eq!(stem(name), expected);
+        }
+        assert_eq!(plain("dir/file.c#last.22857"), "last.22857");
+    }
 }

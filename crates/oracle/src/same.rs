@@ -209,7 +209,7 @@ fn entry(model: &Model, reloc: &Reloc, table: Option<u64>) -> Target {
     };
     match table {
         Some(table) if code && reloc.relative() => {
-            model.resolve(reloc.symbol, reloc.addend - (reloc.at - table).cast_signed())
+            model.resolve(reloc.symbol, reloc.addend.wrapping_sub((reloc.at - table).cast_signed()))
         }
         _ => model.target(reloc, None),
     }

@@ -77,7 +77,7 @@ enum Described {
 impl<'a> Reader<'a> {
     fn each(&mut self, section: usize, stride: u64, read: fn(&mut Reader<'a>, usize, u64)) {
         let it = self.model.section(section);
-        if it.size % stride != 0 {
+        if !it.size.is_multiple_of(stride) {
             self.entries.odd.push(format!("{} has {} bytes, not a multiple of {stride}", it.name, it.size));
         }
         let mut at = 0;
@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
         let mut lines = vec![Line::new(head)];
         match self.spot(section, at + 4) {
             Some((code, start)) => {
-                let end = start + u64::from(rest[3]);
+                let end = start.saturating_add(u64::from(rest[3]));
                 for line in canon::code(self.model, code, start, end, false) {
                     lines.push(Line { text: format!("alternative {label}: {}", line.text), ..line });
                 }
@@ -218,10 +218,10 @@ impl<'a> Reader<'a> {
                 continue;
             };
             let value = self.model.listing.symbols[reloc.symbol].value.cast_signed();
-            let sum = value + reloc.addend - (word - at).cast_signed();
+            let sum = value.wrapping_add(reloc.addend).wrapping_sub((word - at).cast_signed());
             let low = (sum << 40) >> 40;
-            numbers.push(format!("{:#x}", (sum - low) >> 24));
-            let distance = low - value;
+            numbers.push(format!("{:#x}", sum.wrapping_sub(low) >> 24));
+            let distance = low.wrapping_sub(value);
             if word == at {
                 if let Home::Section(code) = self.model.listing.symbols[reloc.symbol].home {
                     spot = Some((code, low.cast_unsigned()));
