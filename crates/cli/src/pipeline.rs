@@ -200,6 +200,7 @@ fn verify(
 fn note_build(captured: &CapturedBuild, report: &mut Report) {
     report.touched.clone_from(&captured.touched);
     report.config_changes.clone_from(&captured.config_changes);
+    report.line_numbers.clone_from(&captured.line_numbers);
     report.compiler.clone_from(&captured.compiler);
     report.problems.extend(captured.warnings.clone());
 }

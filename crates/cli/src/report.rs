@@ -1,7 +1,7 @@
 //! The one report of a run: `report.json` as it is, and what the terminal shows of it.
 
 use serde::Serialize;
-use xsplice_build::{ConfigChange, TouchedFile};
+use xsplice_build::{ConfigChange, LineNumbers, TouchedFile};
 use xsplice_diff::{InitChange, PieceKind, Replacement};
 use xsplice_report::{Because, Outcome, Place, Problems};
 use xsplice_verify::Facts;
@@ -24,6 +24,8 @@ pub(crate) struct Report {
     /// Every file that the patches touch, and what became of it.
     pub(crate) touched: Vec<TouchedFile>,
     pub(crate) config_changes: Vec<ConfigChange>,
+    /// Which files were compiled with their original line numbers.
+    pub(crate) line_numbers: LineNumbers,
     /// Objects that were compared, relative to the tree.
     pub(crate) compared: Vec<String>,
     pub(crate) functions: Vec<Replacement>,
@@ -90,6 +92,7 @@ impl Report {
             compiler: String::new(),
             touched: Vec::new(),
             config_changes: Vec::new(),
+            line_numbers: LineNumbers::default(),
             compared: Vec::new(),
             functions: Vec::new(),
             new_functions: Vec::new(),
