@@ -291,7 +291,8 @@ fn make(plan: &BuildPlan, folder: &Path, progress: &dyn Progress) -> Result<(Sta
     kbuild.prepare()?;
     let which = "the original tree";
     let plain = |targets: &[&str]| -> Result<(), Problems> {
-        let end = kbuild.run(&Call { targets, records: None, stop_at_link: false, keep_going: false }, progress)?;
+        let end =
+            kbuild.run(&Call { targets, records: None, stop_at_link: false, keep_going: false }, progress)?;
         if end.success { Ok(()) } else { Err(kbuild.failure(&end, which).into()) }
     };
     if plan.snapshot.built_in_place {

@@ -149,8 +149,7 @@ impl Job<'_> {
         let compilations: Vec<usize> = (0..graph.records.len())
             .filter(|&index| {
                 let record = &graph.records[index];
-                record.tool == Tool::Cc
-                    && outputs.contains(&(record.dir.as_path(), record.output.as_str()))
+                record.tool == Tool::Cc && outputs.contains(&(record.dir.as_path(), record.output.as_str()))
             })
             .collect();
         let read: BTreeSet<String> =
