@@ -14,6 +14,8 @@ use crate::config::{self, ConfigChange};
 use crate::funcs_layout::FuncsLayout;
 use crate::graph::{BaseObject, Graph, Made};
 use crate::kbuild::{Call, Kbuild};
+use crate::line_neutral::{LineNumbers, Neutral};
+use crate::patched;
 use crate::plan::BuildPlan;
 use crate::request::Progress;
 use crate::tree;
@@ -55,6 +57,8 @@ pub struct CapturedBuild {
     pub config_changes: Vec<ConfigChange>,
     /// What the patch changes in the configuration, where it touches Kconfig.
     pub patched_config_changes: Vec<ConfigChange>,
+    /// Which files were compiled with their original line numbers.
+    pub line_numbers: LineNumbers,
     /// The layout of the tree's own `struct livepatch_func`.
     pub funcs_layout: FuncsLayout,
     /// The private build's own symbol file, where it was asked for.
@@ -81,37 +85,25 @@ struct Remade {
 /// # Errors
 /// A compiler error, an unusable configuration, a build file that alters other objects, I/O.
 pub fn build(plan: BuildPlan, progress: &dyn Progress) -> Result<CapturedBuild, Problems> {
-    let io = |error: std::io::Error| Problems::from(codes::io(&error));
     let base = Base::open(&plan, progress)?;
-    let kbuild = base::kbuild(&plan, &base.folder, "patched-build.log");
-    progress.step("restoring the original build");
-    tree::mirror(&base.pristine(), &base.tree()).map_err(io)?;
-    kbuild.prepare()?;
-    apply(&plan, &base.tree()).map_err(io)?;
-    wake_readers_of_namesakes(&plan, &base).map_err(io)?;
-    let patched_config_changes = reconfigure(&plan, &base, &kbuild, progress)?;
-    progress.step("building the patched tree");
-    let records_folder = base.folder.join("patched-records");
-    let end =
-        kbuild.run(&Call { targets: &[], records: Some(&records_folder), stop_at_link: true }, progress)?;
-    if !end.success {
-        return Err(kbuild.failure(&end, "the patched tree").into());
-    }
-    let mut capture = Capture::new(&plan, &base, end.records);
+    let patched = patched::build(&plan, &base, progress)?;
+    let mut capture = Capture::new(&plan, &base, patched.records);
     let (objects, identical) = capture.objects()?;
-    let problems = capture.other_objects(&patched_config_changes);
+    let problems = capture.other_objects(&patched.config_changes);
     if !problems.is_harmless() {
         return Err(problems);
     }
     let touched = capture.touched();
     let mut warnings = plan.warnings.0.clone();
+    warnings.extend(patched.warnings);
     warnings.extend(problems);
     Ok(CapturedBuild {
         objects,
         identical,
         touched,
         config_changes: base.config_changes(),
-        patched_config_changes,
+        patched_config_changes: patched.config_changes,
+        line_numbers: patched.line_numbers,
         funcs_layout: base.layout(),
         built_xen_syms: base.symbols(),
         base_objects: capture.base_objects,
@@ -120,8 +112,9 @@ pub fn build(plan: BuildPlan, progress: &dyn Progress) -> Result<CapturedBuild, 
     })
 }
 
-/// Writes the patched files into the private copy. Those that are not part of it stay away.
-fn apply(plan: &BuildPlan, tree: &Path) -> std::io::Result<()> {
+/// Writes the patched files into the private copy, those of `neutral` in that form. Those that are not part of
+/// it stay away.
+pub(crate) fn apply(plan: &BuildPlan, neutral: &Neutral, tree: &Path) -> std::io::Result<()> {
     for (path, change) in &plan.changes {
         let file = tree.join(path);
         let class = crate::classify::classify(path);
@@ -131,7 +124,7 @@ fn apply(plan: &BuildPlan, tree: &Path) -> std::io::Result<()> {
         if change.before.is_some() && !file.exists() {
             continue;
         }
-        match &change.after {
+        match change.after.as_ref().map(|after| neutral.get(path).unwrap_or(after)) {
             Some(bytes) => {
                 if let Some(folder) = file.parent() {
                     tree::create_private_dir(folder)?;
@@ -148,7 +141,7 @@ fn apply(plan: &BuildPlan, tree: &Path) -> std::io::Result<()> {
 /// Lets make rebuild what reads a file of the same name as one that the patch adds.
 ///
 /// A new header may be found before the one that was read so far, and make cannot know.
-fn wake_readers_of_namesakes(plan: &BuildPlan, base: &Base) -> std::io::Result<()> {
+pub(crate) fn wake_readers_of_namesakes(plan: &BuildPlan, base: &Base) -> std::io::Result<()> {
     let new =
         plan.touched.iter().filter(|file| file.touch == Touch::Added && file.class.can_reach_hypervisor());
     let names: BTreeSet<&str> = new.filter_map(|file| file.path.rsplit('/').next()).collect();
@@ -173,7 +166,7 @@ fn wake_readers_of_namesakes(plan: &BuildPlan, base: &Base) -> std::io::Result<(
 }
 
 /// Runs olddefconfig again where the patch touches Kconfig: new options get their defaults.
-fn reconfigure(
+pub(crate) fn reconfigure(
     plan: &BuildPlan,
     base: &Base,
     kbuild: &Kbuild<'_>,
@@ -183,7 +176,7 @@ fn reconfigure(
     if !plan.changes.keys().any(is_kconfig) {
         return Ok(Vec::new());
     }
-    let call = Call { targets: &["olddefconfig"], records: None, stop_at_link: false };
+    let call = Call { targets: &["olddefconfig"], records: None, stop_at_link: false, keep_going: false };
     let end = kbuild.run(&call, progress)?;
     if !end.success {
         return Err(kbuild.failure(&end, "the patched tree").into());

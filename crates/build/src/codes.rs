@@ -43,6 +43,9 @@ pub const COMPILE_FAILED: Code = Code::failure("compile-failed", "A file does no
 /// The patch brings a global name that the hypervisor has already.
 pub const DEFINED_TWICE: Code =
     Code::failure("defined-twice", "A new global function or variable has the name of an existing one.");
+/// The lines of a patched file could not keep their numbers.
+pub const LINES_MOVED: Code =
+    Code::warning("lines-moved", "The line numbers of a patched file could not be kept.");
 /// make failed elsewhere than at a compiler call.
 pub const MAKE_FAILED: Code = Code::failure("make-failed", "make failed.");
 /// The user stopped the build.
@@ -78,6 +81,7 @@ pub const ALL: &[Code] = &[
     CONFIG_DRIFT,
     COMPILE_FAILED,
     DEFINED_TWICE,
+    LINES_MOVED,
     MAKE_FAILED,
     INTERRUPTED,
     BUILD_FILE_CHANGES_OTHER_OBJECTS,

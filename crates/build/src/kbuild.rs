@@ -39,6 +39,8 @@ pub(crate) struct Call<'a> {
     pub(crate) records: Option<&'a Path>,
     /// End at the link of the hypervisor.
     pub(crate) stop_at_link: bool,
+    /// Go on after a failure, with whatever does not depend on it.
+    pub(crate) keep_going: bool,
 }
 
 /// How it ended.
@@ -104,6 +106,7 @@ impl Kbuild<'_> {
         let mut job = Job::new("make")
             .dir(self.tree.join("xen"))
             .arg(format!("-j{}", self.request.jobs.max(1)))
+            .args(call.keep_going.then_some("-k"))
             .args(self.variables().map(|(name, value)| format!("{name}={value}")))
             .args(call.targets)
             .env_clear()

@@ -5,7 +5,7 @@
 //! 1. [`plan()`] reads the patches, applies them in memory to the files of the tree, says what kind of file
 //!    each touched one is, and whether there is anything to build at all.
 //! 2. [`build()`] makes the original build in a private folder (or finds the one that an earlier run kept),
-//!    applies the patch there, lets make rebuild what it wants to, and gives the objects that were made
+//!    applies the patch there (with line numbers kept, see [`LineNumbers`]), lets make rebuild what it wants to, and gives the objects that were made
 //!    anew, before and after.
 //!
 //! The tree itself is only read. Everything derived from it or from a patch stays below the cache folder,
@@ -23,9 +23,12 @@ mod config;
 mod funcs_layout;
 mod graph;
 mod kbuild;
+mod line_neutral;
+mod patched;
 mod patchset;
 mod plan;
 mod request;
+mod scanner;
 mod tools;
 mod tree;
 mod wrapper;
@@ -36,6 +39,7 @@ pub use classify::{FileClass, Touch, TouchedFile};
 pub use config::ConfigChange;
 pub use funcs_layout::FuncsLayout;
 pub use graph::BaseObject;
+pub use line_neutral::LineNumbers;
 pub use plan::{BuildPlan, NothingToBuild, Planned, plan};
 pub use request::{Metadata, PatchInput, Progress, Request, Silent, Toolchain, payload_name};
 pub use wrapper::{Adjust, is_wrapper, wrapper_main};

@@ -97,6 +97,8 @@ pub struct Request {
     pub metadata: Metadata,
     /// More variables for make's command line.
     pub make_vars: Vec<(String, String)>,
+    /// Whether lines get the numbers that the patch gives them, instead of keeping those of the original.
+    pub keep_lines: bool,
     /// Whether flags may be added to compiler calls.
     pub adjust: Adjust,
 }
@@ -123,6 +125,7 @@ impl Request {
             toolchain: Toolchain::default(),
             metadata: Metadata::default(),
             make_vars: Vec::new(),
+            keep_lines: false,
             adjust: Adjust::Auto,
         }
     }

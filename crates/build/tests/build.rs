@@ -413,6 +413,96 @@ fn a_failing_compile_shows_the_compilers_words() {
     assert_eq!(paths(&lab.run(&[one_line()]).unwrap()), ["xen/common/a.o"]);
 }
 
+/// Each of these lines makes a name of its number; two with the same number do not compile.
+const UNIQUE: &str = "#define CAT2(a, b) a##b\n#define CAT(a, b) CAT2(a, b)\n#define UNIQUE struct CAT(unique_, __LINE__) { int x; };\n";
+
+/// A patch that adds lines behind the first line of a file with `after` in it.
+fn insert(lab: &Lab, path: &str, after: &str, new: &str) -> String {
+    let before = fs::read_to_string(lab.root.join("tree").join(path)).unwrap();
+    let at = before.lines().position(|line| line.contains(after)).unwrap() + 1;
+    let context = before.lines().nth(at - 1).unwrap();
+    let count = new.lines().count();
+    let mut text = format!("--- a/{path}\n+++ b/{path}\n@@ -{at} +{at},{} @@\n {context}\n", count + 1);
+    text.extend(new.lines().map(|line| format!("+{line}\n")));
+    text
+}
+
+fn code_that_only_moves_is_the_same() {
+    let lab = Lab::new();
+    let patches = [
+        insert(&lab, "xen/common/b.c", "XLAT;", "/* more */\nint more(void) { return 1; }"),
+        insert(&lab, "xen/include/xen/s.h", "struct s", "/* more */"),
+        insert(&lab, "xen/arch/x86/entry.S", ".globl", "# more"),
+    ];
+    let built = lab.run(&patches).unwrap();
+    let expected = ["xen/common/b.c".to_owned()];
+    assert_eq!(built.line_numbers.neutral, expected);
+    assert!(built.line_numbers.fell_back.is_empty() && built.warnings.is_empty());
+    let kept = fs::read_to_string(lab.base().join("tree/xen/common/b.c")).unwrap();
+    assert!(kept.ends_with("return 1; }\n#line 3\nint h(void) { return __LINE__; }\n"), "{kept}");
+
+    let comment = [insert(&lab, "xen/common/b.c", "XLAT;", "/* more */")];
+    let built = lab.run(&comment).unwrap();
+    assert_eq!(paths(&built), [""; 0]);
+    assert!(built.identical.contains(&"xen/common/b.o".to_owned()));
+    let mut request = lab.request(&comment);
+    request.keep_lines = true;
+    let built = run(request, &Silent).unwrap();
+    assert_eq!(paths(&built), ["xen/common/b.o"]);
+    assert!(built.line_numbers.neutral.is_empty());
+}
+
+fn what_does_not_compile_with_its_old_numbers_falls_back() {
+    let lab = Lab::new();
+    let header = lab.root.join("tree/xen/include/xen/s.h");
+    put(&header, &format!("{UNIQUE}struct s {{ int a; int b; }};\nUNIQUE\n"));
+    let patches = [
+        insert(&lab, "xen/include/xen/s.h", "struct s", "/* more */\nUNIQUE\n/* and */\n/* more */"),
+        insert(&lab, "xen/common/b.c", "XLAT;", "int more(void) { return 1; }"),
+    ];
+    // The line added has the number of the one below it.
+    let patches_that_clash = [
+        insert(&lab, "xen/include/xen/s.h", "struct s", "UNIQUE // more"),
+        insert(&lab, "xen/common/a.c", "f(struct", "int other(void) { return 1; }"),
+        patches[1].clone(),
+    ];
+    let fine = lab.run(&patches).unwrap();
+    assert_eq!(fine.line_numbers.neutral, ["xen/common/b.c", "xen/include/xen/s.h"]);
+    let mut results = Vec::new();
+    for jobs in [1, 4] {
+        let mut request = lab.request(&patches_that_clash);
+        request.jobs = jobs;
+        let built = run(request, &Silent).unwrap();
+        // a.c reads the header and fails too, so it is left plain with it.
+        assert_eq!(built.line_numbers.neutral, ["xen/common/b.c"], "{jobs}");
+        assert_eq!(built.line_numbers.fell_back, ["xen/common/a.c", "xen/include/xen/s.h"]);
+        let warned: Vec<_> =
+            built.warnings.iter().map(|warning| (warning.code.name, &warning.place)).collect();
+        assert_eq!(warned.len(), 2);
+        assert!(warned.iter().all(|(code, place)| *code == "lines-moved" && place.file.is_some()));
+        let text = fs::read_to_string(lab.base().join("tree/xen/include/xen/s.h")).unwrap();
+        assert!(text.ends_with("};\nUNIQUE // more\nUNIQUE\n"), "{text}");
+        results.push(built.objects.iter().map(|object| object.patched.clone()).collect::<Vec<_>>());
+    }
+    assert_eq!(results[0], results[1]);
+}
+
+fn the_compilers_words_are_about_the_patch_as_it_is() {
+    let lab = Lab::new();
+    let patches = [
+        insert(&lab, "xen/common/b.c", "XLAT;", "int more(void) { return 1; }\n\n"),
+        insert(&lab, "xen/common/b.c", "return __LINE__", "int bad(void) { return undeclared; }"),
+    ];
+    for jobs in [1, 4] {
+        let mut request = lab.request(&patches);
+        request.jobs = jobs;
+        let problem = only(run(request, &Silent));
+        assert_eq!(problem.code.name, "compile-failed");
+        let place = (problem.place.file.as_deref(), problem.place.line);
+        assert_eq!(place, (Some("xen/common/b.c"), Some(6)), "{problem:?}");
+    }
+}
+
 fn an_unfit_configuration_is_named_before_anything_is_built() {
     let lab = Lab::new();
     put(&lab.root.join("config"), "CONFIG_SPARE=y\n");
@@ -523,6 +613,9 @@ fn main() -> ExitCode {
         a_build_file_that_alters_other_objects_is_refused,
         a_linker_script_is_refused,
         a_failing_compile_shows_the_compilers_words,
+        code_that_only_moves_is_the_same,
+        what_does_not_compile_with_its_old_numbers_falls_back,
+        the_compilers_words_are_about_the_patch_as_it_is,
         an_unfit_configuration_is_named_before_anything_is_built,
         what_cannot_reach_the_hypervisor_is_not_built,
         a_missing_program_and_a_wrong_tree_say_what_to_do,

@@ -60,6 +60,9 @@ pub(crate) struct Build {
     /// Build-id of the hypervisor, in hex; by default the one in the symbol file
     #[arg(long, value_name = "ID")]
     pub(crate) xen_depends: Option<String>,
+    /// Give lines the numbers that the patch gives them: functions that hold one are patched where it moves them
+    #[arg(long)]
+    pub(crate) keep_lines: bool,
     /// How many compilers may run at once; by default one per processor
     #[arg(long, short, value_name = "N")]
     pub(crate) jobs: Option<std::num::NonZeroUsize>,

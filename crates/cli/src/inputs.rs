@@ -45,6 +45,7 @@ pub(crate) struct Inputs {
     pub(crate) xen_depends: Option<Vec<u8>>,
     pub(crate) below: Below,
     pub(crate) jobs: usize,
+    pub(crate) keep_lines: bool,
 }
 
 /// Reads a file; the diagnostic names it.
@@ -117,6 +118,7 @@ pub(crate) fn resolve(args: &Build) -> Result<Inputs, Problems> {
         jobs: args
             .jobs
             .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),
+        keep_lines: args.keep_lines,
     })
 }
 

@@ -87,6 +87,7 @@ pub(crate) fn summary(report: &crate::report::Report) -> Vec<String> {
             "config: {defaults} options that were not mentioned took their defaults (see report.json)"
         ));
     }
+    lines.extend(line_numbers(&report.line_numbers.neutral));
     lines.extend(findings(&report.findings));
     for reason in &report.nothing {
         lines.push(format!("nothing to patch in {reason}"));
@@ -168,4 +169,17 @@ fn at(place: &Place) -> String {
         (Some(file), Some(line)) => format!(" ({file}:{line})"),
         _ => String::new(),
     }
+}
+
+/// How many files a line names.
+const NAMED_FILES: usize = 3;
+
+fn line_numbers(neutral: &[String]) -> Option<String> {
+    let more = match neutral.len() {
+        0 => return None,
+        count if count > NAMED_FILES => format!(" and {} more", count - NAMED_FILES),
+        _ => String::new(),
+    };
+    let named = neutral.iter().take(NAMED_FILES).map(String::as_str).collect::<Vec<_>>().join(", ");
+    Some(format!("line numbers kept: {named}{more}"))
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use xsplice_build::{ConfigChange, TouchedFile};
+use xsplice_build::{ConfigChange, LineNumbers, TouchedFile};
 use xsplice_diff::{Changes, InitChange, PieceKind, Replacement, ThroughOriginal};
 use xsplice_link::Ids;
 use xsplice_report::{Because, Outcome, Place, Problems};
@@ -32,6 +32,8 @@ pub(crate) struct Report {
     /// Every file that the patches touch, and what became of it.
     pub(crate) touched: Vec<TouchedFile>,
     pub(crate) config_changes: Vec<ConfigChange>,
+    /// Which files were compiled with their original line numbers.
+    pub(crate) line_numbers: LineNumbers,
     /// Why there is nothing to patch; one line for each file.
     pub(crate) nothing: Vec<String>,
     #[serde(flatten)]
@@ -110,6 +112,7 @@ impl Report {
             compiler: String::new(),
             touched: Vec::new(),
             config_changes: Vec::new(),
+            line_numbers: LineNumbers::default(),
             nothing: Vec::new(),
             findings: Findings::default(),
         }

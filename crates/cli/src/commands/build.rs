@@ -87,6 +87,7 @@ fn request(inputs: &Inputs) -> Result<Request, Problems> {
     let mut request =
         Request::new(&inputs.tree, inputs.patches.clone(), &inputs.config, cache, wrapper, &inputs.output);
     request.jobs = inputs.jobs;
+    request.keep_lines = inputs.keep_lines;
     request.want_symbols = inputs.symbols.is_none();
     Ok(request)
 }

@@ -1,0 +1,159 @@
+//! The patched build: with line numbers kept where that compiles, and without where it does not.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use xsplice_report::{Diagnostic, Place, Problems};
+
+use crate::base::{self, Base};
+use crate::capture;
+use crate::codes;
+use crate::config::ConfigChange;
+use crate::graph::Graph;
+use crate::kbuild::{Call, Kbuild, MakeEnd};
+use crate::line_neutral::{self, LineNumbers, Neutral};
+use crate::plan::BuildPlan;
+use crate::request::Progress;
+use crate::tree;
+use crate::wrapper::{Record, Tool};
+
+/// What the patched build gave.
+pub(crate) struct Patched {
+    pub(crate) records: Vec<Record>,
+    pub(crate) config_changes: Vec<ConfigChange>,
+    pub(crate) line_numbers: LineNumbers,
+    pub(crate) warnings: Vec<Diagnostic>,
+}
+
+/// A build from the original one on, to its end, good or bad.
+struct Attempt {
+    end: MakeEnd,
+    config_changes: Vec<ConfigChange>,
+}
+
+/// Builds the patched tree.
+pub(crate) fn build(plan: &BuildPlan, base: &Base, progress: &dyn Progress) -> Result<Patched, Problems> {
+    let kbuild = base::kbuild(plan, &base.folder, "patched-build.log");
+    let job = Job { plan, base, kbuild, progress };
+    let (neutral, warnings) = if plan.request.keep_lines {
+        (Neutral::new(), Vec::new())
+    } else {
+        line_neutral::files(&plan.changes)
+    };
+    let first = job.attempt(&neutral, false)?;
+    if first.end.success {
+        return Ok(patched(first, &neutral, Vec::new(), warnings));
+    }
+    if neutral.is_empty() {
+        return Err(job.failure(&first).into());
+    }
+    job.fall_back(neutral, warnings)
+}
+
+fn patched(
+    attempt: Attempt,
+    neutral: &Neutral,
+    fell_back: Vec<String>,
+    mut warnings: Vec<Diagnostic>,
+) -> Patched {
+    warnings.extend(fell_back.iter().map(|path| {
+        Diagnostic::new(codes::LINES_MOVED, format!("{path} does not compile with its original line numbers"))
+            .at(Place::file(path))
+            .why(
+                "It was built as the patch has it, so functions that hold a line number are patched where the \
+                  patch moves them.",
+            )
+    }));
+    let line_numbers = LineNumbers { neutral: neutral.keys().cloned().collect(), fell_back };
+    Patched { records: attempt.end.records, config_changes: attempt.config_changes, line_numbers, warnings }
+}
+
+/// What every attempt needs.
+struct Job<'a> {
+    plan: &'a BuildPlan,
+    base: &'a Base,
+    kbuild: Kbuild<'a>,
+    progress: &'a dyn Progress,
+}
+
+impl Job<'_> {
+    fn failure(&self, attempt: &Attempt) -> Diagnostic {
+        self.kbuild.failure(&attempt.end, "the patched tree")
+    }
+
+    /// Restores the original build and builds the patched tree, with the files of `neutral` in place of what
+    /// the patch makes of them. Nothing of an attempt before is left: what make takes to be up to date would
+    /// depend on how far several compilers had come.
+    fn attempt(&self, neutral: &Neutral, keep_going: bool) -> Result<Attempt, Problems> {
+        let Job { plan, base, kbuild, progress } = self;
+        let io = |error: std::io::Error| Problems::from(codes::io(&error));
+        progress.step("restoring the original build");
+        tree::mirror(&base.pristine(), &base.tree()).map_err(io)?;
+        kbuild.prepare()?;
+        capture::apply(plan, neutral, &base.tree()).map_err(io)?;
+        capture::wake_readers_of_namesakes(plan, base).map_err(io)?;
+        let config_changes = capture::reconfigure(plan, base, kbuild, *progress)?;
+        progress.step("building the patched tree");
+        let records = base.folder.join("patched-records");
+        let call = Call { targets: &[], records: Some(&records), stop_at_link: true, keep_going };
+        let end = kbuild.run(&call, *progress)?;
+        Ok(Attempt { end, config_changes })
+    }
+
+    /// Goes on after a build that failed with line numbers kept.
+    ///
+    /// If the patch itself does not compile, that is the answer, in the compiler's words about the patch as it
+    /// is. Otherwise the files are left plain that were read where a compiler failed; all, if that is not
+    /// enough. The set does not depend on which of several compilers fails first, since all failures count.
+    fn fall_back(&self, neutral: Neutral, warnings: Vec<Diagnostic>) -> Result<Patched, Problems> {
+        let plain = self.attempt(&Neutral::new(), false)?;
+        if !plain.end.success {
+            return Err(self.failure(&plain).into());
+        }
+        let all = self.attempt(&neutral, true)?;
+        let blamed = self.read_by_failures(&all.end.records, plain.end.records, &neutral);
+        let rest: Neutral = neutral
+            .iter()
+            .filter(|(path, _)| !blamed.contains(*path))
+            .map(|(path, text)| (path.clone(), text.clone()))
+            .collect();
+        if !blamed.is_empty() && !rest.is_empty() {
+            let partly = self.attempt(&rest, false)?;
+            if partly.end.success {
+                return Ok(patched(partly, &rest, blamed.into_iter().collect(), warnings));
+            }
+        }
+        let plain = self.attempt(&Neutral::new(), false)?;
+        if !plain.end.success {
+            return Err(self.failure(&plain).into());
+        }
+        Ok(patched(plain, &Neutral::new(), neutral.into_keys().collect(), warnings))
+    }
+
+    /// Those of the files that a failing compilation read. A compiler that fails does not tell what it read:
+    /// that is known from the same compilation in the original build and in the one without directives.
+    fn read_by_failures(
+        &self,
+        failing: &[Record],
+        plain: Vec<Record>,
+        neutral: &Neutral,
+    ) -> BTreeSet<String> {
+        let outputs: BTreeSet<(&Path, &str)> = failing
+            .iter()
+            .filter(|record| record.tool == Tool::Cc && record.code != 0)
+            .map(|record| (record.dir.as_path(), record.output.as_str()))
+            .collect();
+        let mut records = self.base.records.clone();
+        records.extend(plain);
+        let mut graph = Graph::new(&self.base.tree(), records);
+        let compilations: Vec<usize> = (0..graph.records.len())
+            .filter(|&index| {
+                let record = &graph.records[index];
+                record.tool == Tool::Cc && outputs.contains(&(record.dir.as_path(), record.output.as_str()))
+            })
+            .collect();
+        let read: BTreeSet<String> =
+            compilations.into_iter().flat_map(|index| graph.dependencies(index)).collect();
+        neutral.keys().filter(|path| read.contains(*path)).cloned().collect()
+    }
+}
