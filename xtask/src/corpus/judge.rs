@@ -2,14 +2,15 @@
 //!
 //! The stages are those of the command line's pipeline, from parse to verify, on the objects that were kept.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Instant;
 
 use fs_err as fs;
 use xsplice_diff::{
-    Compared, Correlated, Input, ObjectPair, Parts, Patchable, PieceKind, Selection, Verdict, World,
+    Compared, Correlated, Input, ItemId, ObjectPair, Parts, Patchable, Piece, PieceKind, Selection, Verdict,
+    World,
 };
 use xsplice_link::{Ids, PayloadImage};
 use xsplice_objects::Hypervisor;
@@ -94,7 +95,10 @@ pub(crate) struct Opinion {
     pub(crate) data: Vec<(String, DataChange)>,
     /// With the object of each.
     pub(crate) unknown: Vec<(String, String)>,
+    /// How many functions and variables of boot differ.
     pub(crate) init: usize,
+    /// The first difference of each function and variable.
+    pub(crate) why: Vec<(Named, String)>,
 }
 
 /// A judged patch.
@@ -275,7 +279,7 @@ impl Stages<'_> {
         if nothing {
             return Ok(Ending::Nothing);
         }
-        note_payload(patchable.selection(), judged);
+        note_payload(patchable.selection(), &compared, judged);
         let image = self.link(&patchable, &judged.entry)?;
         self.verify(&image, &judged.entry)?;
         self.keep(&image)?;
@@ -331,14 +335,21 @@ fn failure(what: impl Into<String>) -> Problems {
     xsplice_report::Diagnostic::new(CODE, what).into()
 }
 
-/// What differs, by our own comparison.
+/// The name in the original of a function or variable of the patched object: clones may have other numbers there.
+fn base_name<'p>(pair: &'p Compared<'_>, id: ItemId) -> &'p str {
+    let parts = pair.correlated.parts;
+    let base = pair.correlated.counterpart[id.0].map(|base| &parts.base.get(base).name);
+    base.unwrap_or_else(|| &parts.patched.get(id).name)
+}
+
+/// What differs, by our own comparison, with the names of the original.
 fn functions(compared: &[Compared<'_>]) -> Functions {
     let mut functions = Functions::default();
     for pair in compared {
         let object = &pair.correlated.parts.pair.path;
         let named = |name: &str| Named { object: object.clone(), name: name.to_owned() };
         for (id, verdict) in &pair.functions {
-            let name = named(&pair.correlated.parts.patched.get(*id).name);
+            let name = named(base_name(pair, *id));
             match verdict {
                 Verdict::Same => {}
                 Verdict::Changed(_) => {
@@ -355,21 +366,26 @@ fn functions(compared: &[Compared<'_>]) -> Functions {
 }
 
 /// What the payload holds takes the place of what differs.
-fn note_payload(selection: &Selection, judged: &mut Judged) {
-    let replaced = selection.replaced.iter().map(|replaced| Named {
-        object: replaced.object.clone(),
-        name: selection.pieces[replaced.piece.0].label.clone(),
-    });
+fn note_payload(selection: &Selection, compared: &[Compared<'_>], judged: &mut Judged) {
+    let mut names: BTreeMap<Named, String> = BTreeMap::new();
+    for pair in compared {
+        let parts = pair.correlated.parts;
+        for (id, item) in parts.patched.iter() {
+            let patched = Named { object: parts.pair.path.clone(), name: item.name.clone() };
+            names.insert(patched, base_name(pair, id).to_owned());
+        }
+    }
+    let named = |piece: &Piece| {
+        let patched = Named { object: piece.object.clone(), name: piece.label.clone() };
+        let name = names.get(&patched).cloned().unwrap_or_else(|| patched.name.clone());
+        Named { name, ..patched }
+    };
     if let Some(ours) = &mut judged.ours {
-        ours.changed = replaced.collect();
+        ours.changed =
+            selection.replaced.iter().map(|replaced| named(&selection.pieces[replaced.piece.0])).collect();
     }
     let is_data = |kind| matches!(kind, PieceKind::ReadOnly | PieceKind::Data | PieceKind::Bss);
-    judged.data = selection
-        .pieces
-        .iter()
-        .filter(|piece| is_data(piece.kind))
-        .map(|piece| Named { object: piece.object.clone(), name: piece.label.clone() })
-        .collect();
+    judged.data = selection.pieces.iter().filter(|piece| is_data(piece.kind)).map(named).collect();
 }
 
 /// The oracle's verdicts on all pairs.
@@ -385,6 +401,7 @@ fn ask(oracle: &Kept<'_>, pairs: &[Pair<'_>]) -> Result<Opinion, String> {
         opinion.functions.removed.extend(verdict.removed.into_iter().map(named));
         opinion.data.extend(verdict.data.into_iter().map(|data| (pair.path.to_owned(), data)));
         opinion.unknown.extend(verdict.unknown.into_iter().map(|what| (pair.path.to_owned(), what)));
+        opinion.why.extend(verdict.why.into_iter().map(|(name, why)| (named(name), why)));
         opinion.init += verdict.init_changed.len();
     }
     Ok(opinion)

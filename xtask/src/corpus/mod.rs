@@ -21,7 +21,7 @@ use crate::told;
 use capture::{Capture, Store};
 use judge::{Ending, Judged, Shipped};
 use list::{Entry, Git, Range};
-use oracle::Kept;
+use oracle::{Binutils, Kept};
 use table::{Causes, Kind};
 
 /// How many patches the list has: later ones, and earlier ones.
@@ -158,9 +158,9 @@ impl Corpus {
         wanted: &[Entry],
         captures: &BTreeMap<usize, Capture>,
     ) -> Result<Vec<Judged>, String> {
-        let oracle = self.oracle();
-        let folder = inputs.store.out.join("verdicts");
-        let kept = oracle.as_deref().map(|oracle| Kept::new(oracle, folder)).transpose()?;
+        let oracle = Binutils::new()?;
+        let kept = Kept::new(&oracle, inputs.store.out.join("verdicts"))?;
+        let kept = Some(&kept).filter(|_| !self.no_oracle);
         let captured: Vec<(&Entry, &Capture)> = wanted
             .iter()
             .filter_map(|entry| captures.get(&entry.number).map(|capture| (entry, capture)))
@@ -177,15 +177,11 @@ impl Corpus {
                 if xsplice_process::interrupted() {
                     return Err("interrupted".to_owned());
                 }
-                let judged = judge::judge(inputs, shipped, kept.as_ref(), entry, capture);
+                let judged = judge::judge(inputs, shipped, kept, entry, capture);
                 ordered.print(place, judged.as_ref().map_or_else(Clone::clone, table::line));
                 judged
             })
             .collect()
-    }
-
-    fn oracle(&self) -> Option<Box<dyn oracle::Oracle>> {
-        None
     }
 
     fn conclude(&self, judged: &[Judged], whole: bool, range: &Range) -> Result<(), String> {

@@ -3,20 +3,37 @@
 //! It comes from the text of other programs and is slow, so its verdict on a pair is kept under a hash of what is
 //! loaded of both objects. Objects that differ in debug information only have the same hash, and need no verdict.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use object::{Object, ObjectSection, ObjectSymbol, RelocationFlags, RelocationTarget, SectionFlags};
 use serde::{Deserialize, Serialize};
 
-/// Data that runs of the hypervisor after boot see, and whose meaning changed.
+/// How data differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum What {
+    /// In both, with other content or another size.
+    Changed,
+    /// Only in the patched object.
+    New,
+    /// Only in the original.
+    Removed,
+}
+
+/// Data that exists at run time and differs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct DataChange {
-    /// Its symbol, or the section of what has none.
+    /// Its symbol.
     pub(crate) name: String,
-    /// What happened to it.
-    pub(crate) what: String,
+    /// How it differs.
+    pub(crate) what: What,
+    /// Whether a payload could hold it: plain constants and variables, not those of each CPU or of arrays that
+    /// the linker collects.
+    pub(crate) plain: bool,
+    /// Functions that refer to it.
+    pub(crate) users: BTreeSet<String>,
 }
 
 /// What the oracle says of one pair.
@@ -32,20 +49,80 @@ pub(crate) struct Verdict {
     pub(crate) init_changed: BTreeSet<String>,
     /// Data that differs.
     pub(crate) data: Vec<DataChange>,
-    /// Sections that it knows nothing of, and that differ.
+    /// Differences that it has no rule for.
     pub(crate) unknown: Vec<String>,
+    /// The first difference of each name.
+    pub(crate) why: BTreeMap<String, String>,
 }
 
 /// Who judges a pair of object files.
 pub(crate) trait Oracle: Sync {
-    /// What differs between two objects.
+    /// What differs between two objects; one of them may be missing.
     ///
     /// # Errors
     /// When a program is missing, or its output is not understood.
-    fn judge(&self, base: &Path, patched: &Path) -> Result<Verdict, String>;
+    fn judge(&self, base: Option<&Path>, patched: Option<&Path>) -> Result<Verdict, String>;
 
     /// Differs from that of any oracle that might judge otherwise.
     fn version(&self) -> String;
+}
+
+/// The oracle of this project, which reads the text of objdump and readelf.
+pub(crate) struct Binutils {
+    oracle: xsplice_oracle::Oracle,
+    version: String,
+}
+
+impl Binutils {
+    /// With the programs in PATH. Verdicts of another state of its source do not count.
+    ///
+    /// # Errors
+    /// When its source is not where it was compiled.
+    pub(crate) fn new() -> Result<Binutils, String> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/oracle/src");
+        Ok(Binutils { oracle: xsplice_oracle::Oracle::default(), version: hash_of_sources(&source)? })
+    }
+}
+
+impl Oracle for Binutils {
+    fn judge(&self, base: Option<&Path>, patched: Option<&Path>) -> Result<Verdict, String> {
+        let verdict = match (base, patched) {
+            (Some(base), Some(patched)) => self.oracle.judge(base, patched),
+            (None, Some(patched)) => self.oracle.judge_new(patched),
+            (Some(base), None) => self.oracle.judge_removed(base),
+            (None, None) => return Ok(Verdict::default()),
+        };
+        verdict.map(Verdict::from).map_err(|error| error.to_string())
+    }
+
+    fn version(&self) -> String {
+        self.version.clone()
+    }
+}
+
+impl From<xsplice_oracle::Verdict> for Verdict {
+    fn from(verdict: xsplice_oracle::Verdict) -> Verdict {
+        use xsplice_oracle::{DataClass, What as Theirs};
+        let data = verdict.data.into_iter().map(|change| DataChange {
+            name: change.name,
+            what: match change.what {
+                Theirs::Changed => What::Changed,
+                Theirs::New => What::New,
+                Theirs::Removed => What::Removed,
+            },
+            plain: matches!(change.class, DataClass::Writable | DataClass::Constant),
+            users: change.users,
+        });
+        Verdict {
+            data: data.collect(),
+            changed: verdict.changed,
+            new: verdict.new,
+            removed: verdict.removed,
+            init_changed: verdict.init_changed,
+            unknown: verdict.unknown,
+            why: verdict.why,
+        }
+    }
 }
 
 /// An oracle's verdicts, kept in a folder.
@@ -65,16 +142,11 @@ impl<'o> Kept<'o> {
         Ok(Kept { oracle, version: oracle.version(), folder })
     }
 
-    /// The verdict on a pair; a missing side is a path to nothing.
+    /// The verdict on a pair.
     ///
     /// # Errors
     /// The oracle's, and those of reading and writing.
     pub(crate) fn judge(&self, base: Option<&Path>, patched: Option<&Path>) -> Result<Verdict, String> {
-        let empty = self.folder.join("empty.o");
-        if base.is_none() || patched.is_none() {
-            write_whole(&empty, &empty_object()?)?;
-        }
-        let (base, patched) = (base.unwrap_or(&empty), patched.unwrap_or(&empty));
         let (before, after) = (loaded(base)?, loaded(patched)?);
         if before == after {
             return Ok(Verdict::default());
@@ -87,10 +159,8 @@ impl<'o> Kept<'o> {
         if let Some(verdict) = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
             return Ok(verdict);
         }
-        let verdict = self
-            .oracle
-            .judge(base, patched)
-            .map_err(|error| format!("{} and {}: {error}", base.display(), patched.display()))?;
+        let verdict =
+            self.oracle.judge(base, patched).map_err(|error| format!("{base:?} and {patched:?}: {error}"))?;
         write_whole(&file, &serde_json::to_vec_pretty(&verdict).map_err(|error| error.to_string())?)?;
         Ok(verdict)
     }
@@ -103,15 +173,9 @@ pub(crate) fn write_whole(file: &Path, bytes: &[u8]) -> Result<(), String> {
     fs::write(&part, bytes).and_then(|()| fs::rename(&part, file)).map_err(|error| error.to_string())
 }
 
-/// A relocatable object with nothing in it, for the side that a patch adds or removes.
-fn empty_object() -> Result<Vec<u8>, String> {
-    use object::{Architecture, BinaryFormat, Endianness, write};
-    let object = write::Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
-    object.write().map_err(|error| error.to_string())
-}
-
 /// A hash of what is loaded of an object: sections with SHF_ALLOC and their relocations, and the symbols in them.
-fn loaded(path: &Path) -> Result<blake3::Hash, String> {
+fn loaded(path: Option<&Path>) -> Result<blake3::Hash, String> {
+    let Some(path) = path else { return Ok(blake3::hash(b"no object")) };
     let bytes = fs::read(path).map_err(|error| error.to_string())?;
     hash_loaded(&bytes).map_err(|error| format!("{}: {error}", path.display()))
 }
@@ -215,7 +279,7 @@ mod tests {
     struct Counting(AtomicUsize);
 
     impl Oracle for Counting {
-        fn judge(&self, _base: &Path, _patched: &Path) -> Result<Verdict, String> {
+        fn judge(&self, _base: Option<&Path>, _patched: Option<&Path>) -> Result<Verdict, String> {
             self.0.fetch_add(1, Ordering::SeqCst);
             Ok(Verdict { changed: BTreeSet::from(["f".to_owned()]), ..Verdict::default() })
         }

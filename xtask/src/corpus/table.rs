@@ -10,7 +10,8 @@ use std::path::Path;
 use fs_err as fs;
 use serde::Deserialize;
 
-use super::judge::{Ending, Functions, Judged, Named};
+use super::judge::{Ending, Functions, Judged, Named, Opinion};
+use super::oracle::{DataChange, What};
 
 /// Codes that say that more than code changes, which the oracle cannot know: it does not look at types.
 const MORE_THAN_CODE: &[&str] = &["layout-changed"];
@@ -22,7 +23,7 @@ pub(crate) enum Kind {
     Miss,
     /// The function sets differ.
     Disagreement,
-    /// Code only by the oracle's judgement, and yet no payload.
+    /// Code and plain new data only by the oracle's judgement, and yet no payload.
     Shortfall,
 }
 
@@ -152,13 +153,26 @@ pub(crate) fn misses(judged: &Judged) -> Option<String> {
     let empty = Functions::default();
     let ours = judged.ours.as_ref().unwrap_or(&empty);
     let mut missed = in_words(oracle.functions.changed.difference(&ours.changed));
-    let data = oracle.data.iter().filter(|(object, change)| {
-        !judged.data.contains(&Named { object: object.clone(), name: change.name.clone() })
-    });
-    missed.extend(data.map(|(_, change)| format!("data `{}` ({})", change.name, change.what)));
+    let data = oracle.data.iter().filter(|(object, change)| is_missed(object, change, oracle, judged));
+    missed.extend(data.map(|(_, change)| format!("data `{}`", change.name)));
     missed.extend(oracle.unknown.iter().map(|(_, what)| format!("unknown: {what}")));
     missed.dedup();
     (!missed.is_empty()).then(|| format!("missed: {}", missed.join(", ")))
+}
+
+/// Whether data ought to be in the payload and is not: changed data, and new data that run-time code uses.
+fn is_missed(object: &str, change: &DataChange, oracle: &Opinion, judged: &Judged) -> bool {
+    let named = |name: &str| Named { object: object.to_owned(), name: name.to_owned() };
+    let is_affected = match change.what {
+        What::Changed => true,
+        What::Removed => false,
+        What::New => change
+            .users
+            .iter()
+            .map(|user| named(user))
+            .any(|user| oracle.functions.changed.contains(&user) || oracle.functions.new.contains(&user)),
+    };
+    is_affected && !judged.data.contains(&named(&change.name))
 }
 
 /// The codes of a refusal where the oracle sees no reason for one.
@@ -168,7 +182,12 @@ pub(crate) fn shortfall(judged: &Judged) -> Option<String> {
     }
     let oracle = judged.oracle.as_ref()?;
     let codes = judged.codes();
-    let more = !oracle.data.is_empty() || !oracle.unknown.is_empty();
+    let is_more = |change: &DataChange| match change.what {
+        What::Changed => true,
+        What::New => !change.plain,
+        What::Removed => false,
+    };
+    let more = oracle.data.iter().any(|(_, change)| is_more(change)) || !oracle.unknown.is_empty();
     if more || codes.iter().any(|code| MORE_THAN_CODE.contains(code)) {
         return None;
     }
@@ -256,7 +275,7 @@ pub(crate) fn document(judged: &[Judged], findings: &[Finding], range: &super::l
     let sections = [
         (Kind::Miss, "Changes that are neither in the payload nor refused"),
         (Kind::Disagreement, "Other functions than the oracle's"),
-        (Kind::Shortfall, "Code only by the oracle's judgement, and no payload"),
+        (Kind::Shortfall, "Code and new data only by the oracle's judgement, and no payload"),
     ];
     for (kind, title) in sections {
         let rows: Vec<&Finding> = findings.iter().filter(|finding| finding.kind == kind).collect();

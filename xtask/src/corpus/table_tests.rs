@@ -1,11 +1,15 @@
 use super::super::capture::Told;
 use super::super::judge::Opinion;
 use super::super::list::{Entry, Range};
-use super::super::oracle::DataChange;
 use super::*;
 
 fn named(names: &[(&str, &str)]) -> BTreeSet<Named> {
     names.iter().map(|(o, n)| Named { object: (*o).to_owned(), name: (*n).to_owned() }).collect()
+}
+
+fn data(what: What, plain: bool, users: &[&str]) -> Vec<(String, DataChange)> {
+    let users = users.iter().map(|user| (*user).to_owned()).collect();
+    vec![("a.o".to_owned(), DataChange { name: "table".to_owned(), what, plain, users })]
 }
 
 fn functions(changed: &[(&str, &str)]) -> Functions {
@@ -63,15 +67,28 @@ fn new_and_removed_functions_are_not_changed_ones() {
 
 #[test]
 fn data_outside_the_payload_is_missed_and_in_a_refusal_is_not() {
-    let change = DataChange { name: "table".to_owned(), what: "8 bytes became 16".to_owned() };
     let mut judged = judged(Ending::Nothing, &[], &[]);
-    judged.oracle.as_mut().expect("an opinion").data = vec![("a.o".to_owned(), change)];
-    assert_eq!(misses(&judged).as_deref(), Some("missed: data `table` (8 bytes became 16)"));
+    judged.oracle.as_mut().expect("an opinion").data = data(What::Changed, true, &[]);
+    assert_eq!(misses(&judged).as_deref(), Some("missed: data `table`"));
     judged.ending = Ending::Refused;
     assert_eq!(misses(&judged), None);
     judged.ending = Ending::Payload;
     judged.data = named(&[("a.o", "table")]);
     assert_eq!(misses(&judged), None);
+}
+
+#[test]
+fn new_data_has_to_come_along_where_changed_code_uses_it() {
+    let mut judged = judged(Ending::Payload, &[("a.o", "f")], &[("a.o", "f")]);
+    for (what, user, missed) in [
+        (What::New, "f", true),
+        (What::New, "boots", false),
+        (What::Removed, "f", false),
+        (What::Changed, "boots", true),
+    ] {
+        judged.oracle.as_mut().expect("an opinion").data = data(what, true, &[user]);
+        assert_eq!(misses(&judged).is_some(), missed, "{what:?} used by {user}");
+    }
 }
 
 #[test]
@@ -81,10 +98,16 @@ fn a_refusal_of_code_alone_falls_short_unless_a_layout_changed() {
         Some("no payload: no-room, orphan-entry")
     );
     assert_eq!(shortfall(&refused(&["layout-changed", "no-room"])), None);
-    let mut data = refused(&["data-changed"]);
-    let change = DataChange { name: "d".to_owned(), what: String::new() };
-    data.oracle.as_mut().expect("an opinion").data = vec![("a.o".to_owned(), change)];
-    assert_eq!(shortfall(&data), None);
+    let mut refused = refused(&["data-changed"]);
+    for (what, plain, short) in [
+        (What::Changed, true, false),
+        (What::New, false, false),
+        (What::New, true, true),
+        (What::Removed, false, true),
+    ] {
+        refused.oracle.as_mut().expect("an opinion").data = data(what, plain, &["f"]);
+        assert_eq!(shortfall(&refused).is_some(), short, "{what:?} {plain}");
+    }
 }
 
 #[test]
