@@ -111,6 +111,8 @@ pub(crate) struct Judged {
     /// What differs by our comparison; where there is a payload, what it replaces and what is new. `None` where
     /// nothing could be compared.
     pub(crate) ours: Option<Functions>,
+    /// Assembler objects that are refused as a whole, without saying which functions differ.
+    pub(crate) whole: BTreeSet<String>,
     /// Data that is in the payload.
     pub(crate) data: BTreeSet<Named>,
     /// `None` where there are no objects, or nobody was asked.
@@ -128,6 +130,7 @@ impl Judged {
             ending,
             problems: Vec::new(),
             ours: None,
+            whole: BTreeSet::new(),
             data: BTreeSet::new(),
             oracle: None,
             build_seconds: capture.seconds,
@@ -206,6 +209,9 @@ pub(crate) fn judge(
         Ok(ending) => ending,
         Err(problems) => {
             judged.problems.extend(problems.0.iter().map(Told::of));
+            let assembler =
+                problems.0.iter().filter(|problem| problem.code == xsplice_diff::codes::ASSEMBLER_CHANGED);
+            judged.whole = assembler.filter_map(|problem| problem.place.object.clone()).collect();
             if problems.outcome() == Outcome::Refused { Ending::Refused } else { Ending::Failed }
         }
     };

@@ -7,10 +7,13 @@
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use serde::{Deserialize, Serialize};
 use xsplice_process::{Finished, Job};
 
-/// The commits between which the corpus lies.
-#[derive(Debug, Clone)]
+use super::oracle::write_whole;
+
+/// The commits between which the corpus lies, as full ids.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Range {
     /// Where the branch begins; not part of the corpus.
     pub(crate) since: String,
@@ -25,14 +28,14 @@ impl Range {
     pub(crate) fn stable_4_17() -> Range {
         Range {
             since: "ddcc208ccdd44c688b3265be26237875c16b6258".to_owned(),
-            base: "01140da4e8".to_owned(),
-            until: "9373a593c5".to_owned(),
+            base: "01140da4e8babe1e79d845b9117c1f9e6a057d0a".to_owned(),
+            until: "9373a593c5a6ef57db1302eb1dca58cc3eb51c07".to_owned(),
         }
     }
 }
 
 /// One patch of the corpus.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     /// Its place in the list, from 1.
     pub(crate) number: usize,
@@ -70,10 +73,22 @@ impl Entry {
     }
 }
 
+/// A list that an earlier run made. Ids say what a commit is, so that it stays right.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    format: u32,
+    range: Range,
+    entries: Vec<Entry>,
+}
+
+/// Rises when a list or the text of a patch would come out otherwise.
+const FORMAT: u32 = 1;
+
 /// A clone, and an index file with a tree that patches are tried on.
 #[derive(Debug)]
 pub(crate) struct Git {
     clone: PathBuf,
+    work: PathBuf,
     index: PathBuf,
 }
 
@@ -84,7 +99,7 @@ impl Git {
     /// When there is no such folder.
     pub(crate) fn new(clone: &Path, work: &Path) -> Result<Git, String> {
         let work = fs::canonicalize(work).map_err(|error| error.to_string())?;
-        Ok(Git { clone: clone.to_owned(), index: work.join("git-index") })
+        Ok(Git { clone: clone.to_owned(), index: work.join("git-index"), work })
     }
 
     /// git without the user's settings, where they could change what a patch looks like.
@@ -109,11 +124,36 @@ impl Git {
         Err(format!("git {}: exit code {}\n{said}", args.join(" "), finished.code))
     }
 
+    /// The corpus, from `list.json` where an earlier run left it there, with each patch in `patches/`.
+    ///
+    /// # Errors
+    /// When the clone does not have the commits.
+    pub(crate) fn kept_list(&self, range: &Range) -> Result<Vec<Entry>, String> {
+        let file = self.work.join("list.json");
+        let kept = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
+        if let Some(kept) = kept.filter(|kept| kept.format == FORMAT && kept.range == *range) {
+            return Ok(kept.entries);
+        }
+        let kept = Kept { format: FORMAT, range: range.clone(), entries: self.list(range)? };
+        fs::create_dir_all(self.work.join("patches")).map_err(|error| error.to_string())?;
+        for entry in &kept.entries {
+            write_whole(&self.patch_file(entry), &self.patch_of(entry)?)?;
+        }
+        let bytes = serde_json::to_vec_pretty(&kept).map_err(|error| error.to_string())?;
+        write_whole(&file, &bytes)?;
+        Ok(kept.entries)
+    }
+
+    /// Where [`Git::kept_list`] put the patch of an entry.
+    pub(crate) fn patch_file(&self, entry: &Entry) -> PathBuf {
+        self.work.join("patches").join(format!("{}.patch", entry.name()))
+    }
+
     /// The corpus: later commits first, then earlier ones, the oldest first in both.
     ///
     /// # Errors
     /// When the clone does not have the commits.
-    pub(crate) fn list(&self, range: &Range) -> Result<Vec<Entry>, String> {
+    fn list(&self, range: &Range) -> Result<Vec<Entry>, String> {
         self.done(&["read-tree", &range.base])?;
         let mut entries = Vec::new();
         for (from, to, reverse) in [(&range.base, &range.until, false), (&range.since, &range.base, true)] {
@@ -139,7 +179,7 @@ impl Git {
     ///
     /// # Errors
     /// When git fails.
-    pub(crate) fn patch_of(&self, entry: &Entry) -> Result<Vec<u8>, String> {
+    fn patch_of(&self, entry: &Entry) -> Result<Vec<u8>, String> {
         let parent = format!("{}^", entry.commit);
         let (from, to) = if entry.reverse { (&entry.commit, &parent) } else { (&parent, &entry.commit) };
         self.done(&[

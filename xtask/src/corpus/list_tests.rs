@@ -131,6 +131,11 @@ mod with_git {
         let numbers: Vec<usize> = list.iter().map(|e| e.number).collect();
         assert_eq!(numbers, [1, 2, 3, 4]);
         assert_eq!(list, git.list(&range).expect("a list"), "the same every time");
+        assert_eq!(list, git.kept_list(&range).expect("a list"));
+        assert_eq!(list, git.kept_list(&range).expect("a list"), "the same when it was kept");
+        assert!(git.patch_file(&list[0]).is_file());
+        let other = Range { until: base.clone(), ..range };
+        assert_eq!(git.kept_list(&other).expect("a list").len(), 2, "of another range another list");
         assert!(!repository.git(&["status", "--porcelain"]).contains("xen"), "the clone is as it was");
     }
 

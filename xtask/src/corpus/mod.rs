@@ -85,7 +85,7 @@ impl Corpus {
         let out = fs::canonicalize(&self.out).map_err(|error| error.to_string())?;
         let git = Git::new(&self.xen_git, &out)?;
         let range = Range::stable_4_17();
-        let all = git.list(&range)?;
+        let all = git.kept_list(&range)?;
         let reversed = all.iter().filter(|entry| entry.reverse).count();
         if (all.len() - reversed, reversed) != EXPECTED {
             let later = all.len() - reversed;
@@ -129,7 +129,8 @@ impl Corpus {
     ) -> Result<BTreeMap<usize, Capture>, String> {
         let mut captures = BTreeMap::new();
         for (done, entry) in wanted.iter().enumerate() {
-            let (request, key) = capture::request(inputs, entry, git.patch_of(entry)?)?;
+            let patch = fs::read(git.patch_file(entry)).map_err(|error| error.to_string())?;
+            let (request, key) = capture::request(inputs, entry, patch)?;
             let capture = match inputs.store.find(entry, &key) {
                 Some(capture) => capture,
                 None if self.judge_only => continue,

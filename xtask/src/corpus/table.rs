@@ -103,10 +103,20 @@ pub(crate) fn findings(judged: &[Judged], causes: &Causes) -> Vec<Finding> {
     findings
 }
 
+/// The oracle's functions without those of assembler objects that are refused as a whole: our side names labels
+/// there, not functions.
+fn to_compare(judged: &Judged, oracle: &Functions) -> Functions {
+    let keep = |names: &BTreeSet<Named>| {
+        names.iter().filter(|named| !judged.whole.contains(&named.object)).cloned().collect()
+    };
+    Functions { changed: keep(&oracle.changed), new: keep(&oracle.new), removed: keep(&oracle.removed) }
+}
+
 /// How the function sets differ; `None` where they do not, or where there is nothing to compare.
 pub(crate) fn disagreement(judged: &Judged) -> Option<String> {
     let (ours, oracle) = (judged.ours.as_ref()?, &judged.oracle.as_ref()?.functions);
-    let sides = [("ours only", ours, oracle), ("oracle only", oracle, ours)];
+    let oracle = to_compare(judged, oracle);
+    let sides = [("ours only", ours, &oracle), ("oracle only", &oracle, ours)];
     let texts: Vec<String> = sides
         .into_iter()
         .filter_map(|(side, one, other)| {
@@ -206,7 +216,7 @@ pub(crate) fn line(judged: &Judged) -> String {
         let _ = write!(line, "; ours {}", in_short(ours));
     }
     match (&judged.ours, &judged.oracle) {
-        (Some(ours), Some(oracle)) if *ours == oracle.functions => line.push_str("; oracle the same"),
+        (Some(_), Some(_)) if disagreement(judged).is_none() => line.push_str("; oracle the same"),
         (_, Some(oracle)) => {
             let _ = write!(line, "; oracle {}", in_short(&oracle.functions));
         }
@@ -250,6 +260,7 @@ pub(crate) fn codes(judged: &[Judged]) -> BTreeMap<String, (usize, usize)> {
 pub(crate) fn document(judged: &[Judged], findings: &[Finding], range: &super::list::Range) -> String {
     let mut text = String::new();
     let later = judged.iter().filter(|judged| !judged.entry.reverse).count();
+    let base = range.base.get(..10).unwrap_or(&range.base);
     let _ = writeln!(
         text,
         "# {} real patches\n\n\
@@ -259,9 +270,9 @@ pub(crate) fn document(judged: &[Judged], findings: &[Finding], range: &super::l
          are those of Debian's 4.17.5+72, which is {} with Debian's own patches. The oracle takes the\n\
          text of objdump and readelf, and shares no code with what it judges.\n",
         judged.len(),
-        range.base,
+        base,
         judged.len() - later,
-        range.base
+        base
     );
     text.push_str("## How they end\n\n| outcome | patches |\n|---|---|\n");
     for (ending, count) in totals(judged) {

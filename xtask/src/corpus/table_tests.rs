@@ -22,6 +22,7 @@ fn judged(ending: Ending, ours: &[(&str, &str)], oracle: &[(&str, &str)]) -> Jud
         ending,
         problems: Vec::new(),
         ours: Some(functions(ours)),
+        whole: BTreeSet::new(),
         data: BTreeSet::new(),
         oracle: Some(Opinion { functions: functions(oracle), ..Opinion::default() }),
         build_seconds: 0.0,
@@ -63,6 +64,14 @@ fn new_and_removed_functions_are_not_changed_ones() {
         ..Opinion::default()
     });
     assert_eq!(disagreement(&judged).as_deref(), Some("ours only: new `f`; oracle only: removed `f`"));
+}
+
+#[test]
+fn assembler_that_is_refused_as_a_whole_has_no_functions_to_compare() {
+    let mut judged = judged(Ending::Refused, &[("a.o", "f")], &[("a.o", "f"), ("entry.o", "g")]);
+    assert_eq!(disagreement(&judged).as_deref(), Some("oracle only: `g`"));
+    judged.whole.insert("entry.o".to_owned());
+    assert_eq!(disagreement(&judged), None);
 }
 
 #[test]
