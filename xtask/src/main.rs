@@ -1,6 +1,7 @@
 //! Tasks of the project itself.
 #![expect(clippy::print_stdout, reason = "tasks talk to people and to scripts")]
 
+mod corpus;
 mod full;
 
 use std::path::PathBuf;
@@ -29,13 +30,23 @@ enum Task {
     },
     /// Check what is too long or too special for ./test
     Full(full::Full),
+    /// Build and judge real patches, and compare with an oracle
+    Corpus(corpus::Corpus),
 }
 
 fn main() -> ExitCode {
+    // Builds call this program in place of the compiler.
+    if std::env::args_os().next().is_some_and(|name| xsplice_build::is_wrapper(&name)) {
+        return xsplice_build::wrapper_main(std::env::args_os());
+    }
+    if let Err(error) = xsplice_process::catch_signals() {
+        eprintln!("xtask: warning: signals are not caught: {error}");
+    }
     let done = match Task::parse() {
         Task::Debian => debian(),
         Task::Patch { name, tree, output } => patch(&name, &tree, output),
         Task::Full(full) => full.run(),
+        Task::Corpus(corpus) => corpus.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
