@@ -180,7 +180,7 @@ mod tests {
         assert!(codes::any(&error, codes::CACHE_UNUSABLE));
         assert!(error.0[0].place.to_string().ends_with("file/cache"));
         let nowhere = choose_cache(|_| None).expect_err("no variable says where");
-        assert!(codes::any(&nowhere.into(), codes::CACHE_UNUSABLE));
+        assert!(codes::any(&nowhere, codes::CACHE_UNUSABLE));
     }
 
     #[test]
