@@ -1,5 +1,6 @@
 //! What a pair differs in, as a list: before anything is selected, and whether or not it can be patched.
 
+use rayon::prelude::*;
 use serde::Serialize;
 use xsplice_objects::Class;
 use xsplice_report::{Difference, Place};
@@ -66,10 +67,18 @@ pub struct Changes {
 impl Changes {
     /// Of all pairs.
     pub fn of(pairs: &[Compared<'_>]) -> Changes {
-        let mut changes = Changes::default();
-        for pair in pairs {
+        let of_one = |pair: &Compared<'_>| {
+            let mut changes = Changes::default();
             changes.add_functions(pair);
             changes.add_data(pair);
+            changes
+        };
+        let mut changes = Changes::default();
+        for one in pairs.par_iter().map(of_one).collect::<Vec<_>>() {
+            changes.changed.extend(one.changed);
+            changes.new.extend(one.new);
+            changes.removed.extend(one.removed);
+            changes.data.extend(one.data);
         }
         changes.changed.sort();
         changes.new.sort();

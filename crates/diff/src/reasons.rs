@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
-use xsplice_report::Because;
+use xsplice_report::{Because, Link};
 
 use crate::listing::{self, Use};
 use crate::pieces::{Piece, PieceId, PieceKind, Target, World};
@@ -79,7 +79,23 @@ fn chains(pieces: &[Piece]) -> Vec<Option<Because>> {
             }
         }
     }
+    // A reference that is refused is not in its piece; who made it is known by name.
+    while let Some((index, chain)) = (0..pieces.len()).find_map(|index| by_name(pieces, &chains, index)) {
+        chains[index] = Some(chain);
+    }
     chains
+}
+
+/// The chain of a piece without one, if that of the piece which its own reason names is known.
+fn by_name(pieces: &[Piece], chains: &[Option<Because>], index: usize) -> Option<(usize, Because)> {
+    let piece = &pieces[index];
+    let (None, Some(Link::NeededBy { by: name } | Link::Describes { function: name })) =
+        (&chains[index], piece.because.links().first())
+    else {
+        return None;
+    };
+    let named = pieces.iter().position(|other| other.label == *name && other.object == piece.object)?;
+    Some((index, piece.because.clone().behind(chains[named].as_ref()?)))
 }
 
 fn is_entry(kind: PieceKind) -> bool {

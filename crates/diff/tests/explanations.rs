@@ -399,3 +399,29 @@ fn fixup_and_replacement_code_name_the_entry_that_needs_them() {
         code.contains(": needed by the alternative at +0x0, which describes code of fence, which changed: ")
     );
 }
+
+/// A 32-bit absolute reference is refused, so that the string's piece is referred to by nothing.
+const REFUSED: &str = r#"
+#include "hv.h"
+#ifdef PATCHED
+static const char *const names[] = { "one", "two" };
+#endif
+int changed(int a)
+{
+#ifdef PATCHED
+    asm volatile ("movq $%c0, %%rax" :: "i" (names) : "rax");
+#endif
+    return handle(a) + 1;
+}
+"#;
+
+#[test]
+fn chains_are_whole_even_where_a_reference_is_refused() {
+    let found = explain(&Source::Text(REFUSED), &["-fno-pic"]);
+    assert!(!found.selection.problems.is_harmless(), "the reference is refused");
+    let names = found.selection.pieces.iter().find(|piece| piece.label == "names").expect("the table");
+    assert!(names.because.is_complete(), "{}", names.because);
+    for piece in &found.selection.pieces {
+        assert!(piece.because.is_complete(), "{}: {}", piece.label, piece.because);
+    }
+}

@@ -136,7 +136,7 @@ fn show(report: &Report, output: &Output, quiet: bool, json: bool, explain: bool
             render::line(&line);
         }
     }
-    if explain {
+    if explain && !quiet {
         for line in render::explanation(&report.findings) {
             render::line(&line);
         }
