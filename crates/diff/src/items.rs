@@ -140,13 +140,18 @@ impl<'o> Items<'o> {
 
     fn divide(&mut self, id: SectionId) {
         let section = self.object.section(id);
+        let named = |symbol: &&xsplice_objects::Symbol| {
+            symbol.home == Home::Section(id)
+                && !matches!(symbol.kind, SymbolKind::Section | SymbolKind::File)
+                && !symbol.name.is_empty()
+                && symbol.value < section.size
+        };
+        let symbols = || self.object.symbols().map(|(_, symbol)| symbol).filter(named);
+        // Code that is put aside within a section of one function (`.subsection`) is that function's.
+        let sized: BTreeSet<u64> = symbols().filter(|s| s.size > 0).map(|s| s.value).collect();
         let mut marks: BTreeMap<u64, Vec<&xsplice_objects::Symbol>> = BTreeMap::new();
-        for (_, symbol) in self.object.symbols() {
-            let named =
-                !matches!(symbol.kind, SymbolKind::Section | SymbolKind::File) && !symbol.name.is_empty();
-            if symbol.home == Home::Section(id) && named && symbol.value < section.size {
-                marks.entry(symbol.value).or_default().push(symbol);
-            }
+        for symbol in symbols().filter(|symbol| sized.len() != 1 || !names_aside(symbol)) {
+            marks.entry(symbol.value).or_default().push(symbol);
         }
         let starts: Vec<u64> = marks.keys().copied().collect();
         let mut ids = Vec::new();
@@ -178,9 +183,7 @@ impl<'o> Items<'o> {
             name: symbols[0].name.clone(),
             aliases: symbols[1..].iter().map(|s| s.name.clone()).collect(),
             kind: match executable {
-                true if symbols.iter().all(|s| s.size == 0 && s.local && s.name.ends_with(".unlikely")) => {
-                    ItemKind::Aside
-                }
+                true if symbols.iter().all(|symbol| names_aside(symbol)) => ItemKind::Aside,
                 true => ItemKind::Function,
                 false => ItemKind::Data,
             },
@@ -282,6 +285,11 @@ impl<'o> Items<'o> {
             }
         }
     }
+}
+
+/// Whether it is the label that Xen's UNLIKELY_START gives to the first piece of code that a file puts aside.
+fn names_aside(symbol: &xsplice_objects::Symbol) -> bool {
+    symbol.size == 0 && symbol.local && symbol.name.ends_with(".unlikely")
 }
 
 /// What assemblers put between functions: NOPs of every length, INT3, and zeroes.
