@@ -11,7 +11,7 @@ use crate::base::{self, Base, BaseObjects};
 use crate::classify::{FileClass, Touch, TouchedFile};
 use crate::codes;
 use crate::config::{self, ConfigChange};
-use crate::funcs_layout::FuncsLayout;
+use crate::funcs_layout::{FuncsLayout, LoaderTraits};
 use crate::graph::{BaseObject, Graph, Made};
 use crate::kbuild::{Call, Kbuild};
 use crate::plan::BuildPlan;
@@ -57,6 +57,8 @@ pub struct CapturedBuild {
     pub patched_config_changes: Vec<ConfigChange>,
     /// The layout of the tree's own `struct livepatch_func`.
     pub funcs_layout: FuncsLayout,
+    /// What the tree's loader does that not every loader does.
+    pub loader: LoaderTraits,
     /// The private build's own symbol file, where it was asked for.
     pub built_xen_syms: Option<PathBuf>,
     /// Every object of the original build.
@@ -113,6 +115,7 @@ pub fn build(plan: BuildPlan, progress: &dyn Progress) -> Result<CapturedBuild, 
         config_changes: base.config_changes(),
         patched_config_changes,
         funcs_layout: base.layout(),
+        loader: base.loader(),
         built_xen_syms: base.symbols(),
         base_objects: capture.base_objects,
         compiler: plan.tools.compiler.clone(),

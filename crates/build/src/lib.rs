@@ -34,7 +34,7 @@ pub use base::BaseObjects;
 pub use capture::{CapturedBuild, CapturedObject, build};
 pub use classify::{FileClass, Touch, TouchedFile};
 pub use config::ConfigChange;
-pub use funcs_layout::FuncsLayout;
+pub use funcs_layout::{FuncsLayout, LoaderTraits};
 pub use graph::BaseObject;
 pub use plan::{BuildPlan, NothingToBuild, Planned, plan};
 pub use request::{Metadata, PatchInput, Progress, Request, Silent, Toolchain, payload_name};

@@ -5,9 +5,11 @@
 
 use rayon::prelude::*;
 use xsplice_build::{CapturedBuild, CapturedObject, Planned, Request};
-use xsplice_diff::{Compared, Correlated, InitChange, Input, ObjectPair, Parts, Patchable, Selection, World};
+use xsplice_diff::{
+    Compared, Correlated, InitChange, Input, Loader, ObjectPair, Parts, Patchable, Selection, World,
+};
 use xsplice_link::{FuncsLayout, Ids, PayloadImage};
-use xsplice_objects::Object;
+use xsplice_objects::{HookKind, Object};
 use xsplice_report::{Outcome, Problems};
 use xsplice_verify::{Facts, VerifyInput};
 
@@ -75,15 +77,17 @@ pub(crate) fn run(
     note_changes(&captured, &compared, report);
     pause::at("select");
     let Some(symbols) = symbols else { return Err(no_symbols()) };
+    let loader = loader(&captured);
     let world = World {
         hypervisor: &symbols.hypervisor,
         exported: &inputs.below.exported,
         replaced: &inputs.below.replaced,
+        loader: &loader,
     };
     let selection = Selection::of(&compared, &world);
     note_selection(&selection, report);
     pause::at("check");
-    let nothing = selection.replaced.is_empty();
+    let nothing = selection.replaced.is_empty() && selection.hooks.is_empty();
     let patchable = Patchable::check(selection, &parts, &world)?;
     report.problems.extend(patchable.warnings().clone());
     if nothing {
@@ -124,6 +128,15 @@ fn no_symbols() -> Problems {
     )
     .advice("Give the shipped hypervisor's symbol file with --xen-syms.")
     .into()
+}
+
+/// What the loader does, as its own source says.
+fn loader(captured: &CapturedBuild) -> Loader {
+    Loader {
+        hooks: captured.loader.hooks.iter().filter_map(|name| HookKind::named(name)).collect(),
+        needs_functions: captured.funcs_layout.version < 2,
+        tables_from_upload: captured.loader.tables_from_upload,
+    }
 }
 
 /// Whether an object is part of the hypervisor after boot: 32-bit code runs before it.
@@ -220,6 +233,7 @@ fn note_changes(captured: &CapturedBuild, compared: &[Compared<'_>], report: &mu
 
 fn note_selection(selection: &Selection, report: &mut Report) {
     report.needs = selection.needs.iter().cloned().collect();
+    report.hooks.clone_from(&selection.hooks);
     report.new_functions = selection
         .new_functions
         .iter()

@@ -91,6 +91,9 @@ pub(crate) fn summary(report: &crate::report::Report) -> Vec<String> {
             function.name, function.old_size, function.new_size, function.first_difference
         ));
     }
+    for hook in &report.hooks {
+        lines.push(format!("{} hook: {} in {}", hook.kind.name(), hook.function, hook.object));
+    }
     for function in &report.new_functions {
         lines.push(format!("new: {}", function.name));
     }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use xsplice_build::{ConfigChange, TouchedFile};
-use xsplice_diff::{InitChange, PieceKind, Replacement};
+use xsplice_diff::{Hook, InitChange, PieceKind, Replacement};
 use xsplice_report::{Because, Outcome, Place, Problems};
 use xsplice_verify::Facts;
 
@@ -27,6 +27,8 @@ pub(crate) struct Report {
     /// Objects that were compared, relative to the tree.
     pub(crate) compared: Vec<String>,
     pub(crate) functions: Vec<Replacement>,
+    /// What the loader calls, by kind and in the order in which it calls those of one kind.
+    pub(crate) hooks: Vec<Hook>,
     pub(crate) new_functions: Vec<NewFunction>,
     pub(crate) removed_functions: Vec<RemovedFunction>,
     pub(crate) pieces: Vec<PieceFacts>,
@@ -92,6 +94,7 @@ impl Report {
             config_changes: Vec::new(),
             compared: Vec::new(),
             functions: Vec::new(),
+            hooks: Vec::new(),
             new_functions: Vec::new(),
             removed_functions: Vec::new(),
             pieces: Vec::new(),

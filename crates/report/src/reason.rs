@@ -15,6 +15,11 @@ pub enum Because {
     },
     /// The original object has nothing that corresponds to it.
     New,
+    /// The patch asks for it to be called by the loader.
+    Hook {
+        /// The kind of hook: load, unload, preapply and so on.
+        hook: String,
+    },
     /// Something included refers to it, and the hypervisor does not have it.
     NeededBy {
         /// Who refers to it.
@@ -32,6 +37,7 @@ impl fmt::Display for Because {
         match self {
             Because::Changed { first_difference } => write!(f, "changed: {first_difference}"),
             Because::New => write!(f, "new: the original has nothing that corresponds to it"),
+            Because::Hook { hook } => write!(f, "the patch asks for it as {hook} hook"),
             Because::NeededBy { by } => write!(f, "needed by {by}"),
             Because::Describes { function } => write!(f, "describes code of {function}"),
         }

@@ -165,7 +165,8 @@ fn compare(source: &Path, base: &[u8], patched: &[u8], shipped: &[u8]) -> Result
     let hypervisor = Hypervisor::parse("xen-syms", shipped)
         .map_err(|problems| problems.into_iter().map(|d| d.what).collect::<Vec<_>>())?;
     let none = BTreeSet::new();
-    let world = World { hypervisor: &hypervisor, exported: &none, replaced: &none };
+    let world =
+        World { hypervisor: &hypervisor, exported: &none, replaced: &none, loader: &expected.loader() };
     let selection = Selection::of(&compared, &world);
     for piece in &selection.pieces {
         *found.pieces.entry(format!("{:?}", piece.kind)).or_default() += 1;
