@@ -45,18 +45,18 @@ pub const ALONE: Recipe = Recipe {
     name: "hooks-alone",
     what: "Run something when the payload is applied and when it is reverted, and change nothing",
     edits: &[
-        // At the end of the file, so that no line moves.
+        // At the end of the file, so that no line moves. It includes itself once.
         Edit {
             file: SCHED,
             at: At::End,
             text: concat!(
-                "\n#include <xen/livepatch_payload.h>\n\n",
+                "\n#ifndef XSPLICE_E2E\n#define XSPLICE_E2E\n#include <xen/livepatch_payload.h>\n\n",
                 "static void cf_check xsplice_e2e_alone_in(void)\n{\n",
                 "    printk(\"xsplice-e2e alone in\\n\");\n}\n",
                 "LIVEPATCH_LOAD_HOOK(xsplice_e2e_alone_in);\n\n",
                 "static void cf_check xsplice_e2e_alone_out(void)\n{\n",
                 "    printk(\"xsplice-e2e alone out\\n\");\n}\n",
-                "LIVEPATCH_UNLOAD_HOOK(xsplice_e2e_alone_out);\n",
+                "LIVEPATCH_UNLOAD_HOOK(xsplice_e2e_alone_out);\n#endif\n",
             ),
         },
     ],
@@ -71,7 +71,7 @@ pub const EVERY_KIND: Recipe = Recipe {
             file: SCHED,
             at: At::End,
             text: concat!(
-                "\n#include <xen/livepatch.h>\n#include <xen/livepatch_payload.h>\n\n",
+                "\n#ifndef XSPLICE_E2E\n#define XSPLICE_E2E\n#include <xen/livepatch.h>\n#include <xen/livepatch_payload.h>\n\n",
                 "static void xsplice_e2e_say(const char *which)\n{\n",
                 "    printk(\"xsplice-e2e hook %s\\n\", which);\n}\n\n",
                 "static void cf_check xsplice_e2e_load(void)\n{\n    xsplice_e2e_say(\"load\");\n}\n",
@@ -102,7 +102,7 @@ pub const EVERY_KIND: Recipe = Recipe {
                 "LIVEPATCH_REVERT_HOOK(xsplice_e2e_revert);\n\n",
                 "static void cf_check xsplice_e2e_postrevert(livepatch_payload_t *payload)\n{\n",
                 "    xsplice_e2e_say(\"postrevert\");\n}\n",
-                "LIVEPATCH_POSTREVERT_HOOK(xsplice_e2e_postrevert);\n\n",
+                "LIVEPATCH_POSTREVERT_HOOK(xsplice_e2e_postrevert);\n#endif\n",
             ),
         },
         Edit {
@@ -122,10 +122,10 @@ pub const VETO: Recipe = Recipe {
             file: SCHED,
             at: At::End,
             text: concat!(
-                "\n#include <xen/livepatch.h>\n#include <xen/livepatch_payload.h>\n\n",
+                "\n#ifndef XSPLICE_E2E\n#define XSPLICE_E2E\n#include <xen/livepatch.h>\n#include <xen/livepatch_payload.h>\n\n",
                 "static int cf_check xsplice_e2e_veto(livepatch_payload_t *payload)\n{\n",
                 "    return -EXDEV;\n}\n",
-                "LIVEPATCH_PREAPPLY_HOOK(xsplice_e2e_veto);\n\n",
+                "LIVEPATCH_PREAPPLY_HOOK(xsplice_e2e_veto);\n#endif\n",
             ),
         },
         Edit { file: SCHED, at: At::Body(WATCHDOG), text: "    if ( id == 0x5815 )\n        return 5815;\n\n" },
@@ -141,9 +141,9 @@ pub const NO_LANDING: Recipe = Recipe {
             file: SCHED,
             at: At::End,
             text: concat!(
-                "\n#include <xen/livepatch.h>\n#include <xen/livepatch_payload.h>\n\n",
+                "\n#ifndef XSPLICE_E2E\n#define XSPLICE_E2E\n#include <xen/livepatch.h>\n#include <xen/livepatch_payload.h>\n\n",
                 "static void xsplice_e2e_plain(void)\n{\n    printk(\"hook\\n\");\n}\n",
-                "LIVEPATCH_LOAD_HOOK(xsplice_e2e_plain);\n\n",
+                "LIVEPATCH_LOAD_HOOK(xsplice_e2e_plain);\n#endif\n",
             ),
         },
     ],
