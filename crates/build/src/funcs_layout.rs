@@ -149,8 +149,7 @@ pub(crate) fn probe(
         return Err(unknown(format!("struct livepatch_func cannot be measured: {line}")));
     }
     let bytes = fs::read(&object).map_err(|error| codes::io(&error))?;
-    let table =
-        |name| read_table(&bytes, name).ok_or_else(|| unknown("the measured table cannot be read"));
+    let table = |name| read_table(&bytes, name).ok_or_else(|| unknown("the measured table cannot be read"));
     let layout = layout(&table("xsplice_probe")?)
         .ok_or_else(|| unknown("struct livepatch_func has an unexpected shape"))?;
     let known = HOOKS.iter().zip(table("xsplice_hooks")?).filter(|(_, known)| *known != 0);
@@ -217,7 +216,9 @@ mod tests {
     #[test]
     fn where_tables_are_registered_is_told_by_the_function() {
         let file = |function: &str| {
-            format!("int livepatch_upload(int a);\n\nstatic int {function}(struct x *y)\n{{\n    register_virtual_region(y);\n}}\nvoid f(void)\n{{\n    unregister_virtual_region(y);\n}}\n")
+            format!(
+                "int livepatch_upload(int a);\n\nstatic int {function}(struct x *y)\n{{\n    register_virtual_region(y);\n}}\nvoid f(void)\n{{\n    unregister_virtual_region(y);\n}}\n"
+            )
         };
         assert!(tables_from_upload(&file("livepatch_upload")));
         assert!(!tables_from_upload(&file("apply_payload_tail")));

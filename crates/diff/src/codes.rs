@@ -63,8 +63,10 @@ pub const HOOK_REPEATED: Code =
 pub const HOOK_INSTEAD: Code =
     Code::warning("hook-instead", "A hook takes the place of the loader's own way of applying or reverting.");
 /// A hook that may wait for CPUs which wait for it.
-pub const HOOK_MAY_HANG: Code =
-    Code::warning("hook-may-hang", "A hook refers to something that waits for other CPUs, which wait for it.");
+pub const HOOK_MAY_HANG: Code = Code::warning(
+    "hook-may-hang",
+    "A hook refers to something that waits for other CPUs, which wait for it.",
+);
 /// A reference that cannot be expressed in a payload.
 pub const UNKNOWN_REFERENCE: Code =
     Code::refusal("unknown-reference", "Code refers to something in a way that a payload cannot express.");

@@ -33,10 +33,13 @@ pub(crate) fn check(selection: &Selection, world: &World<'_>, problems: &mut Pro
     }
     if selection.replaced.is_empty() && world.loader.needs_functions {
         problems.push(
-            Diagnostic::new(codes::HOOKS_ALONE, "the patch brings hooks, but nothing that it changes is replaced")
-                .at(selection.hooks[0].place.clone())
-                .why("Xen up to 4.13 refuses a payload without a list of functions.")
-                .advice("Let the patch also change a function that runs after boot."),
+            Diagnostic::new(
+                codes::HOOKS_ALONE,
+                "the patch brings hooks, but nothing that it changes is replaced",
+            )
+            .at(selection.hooks[0].place.clone())
+            .why("Xen up to 4.13 refuses a payload without a list of functions.")
+            .advice("Let the patch also change a function that runs after boot."),
         );
     }
     let landing_pads = uses_endbr(world.hypervisor);
@@ -146,12 +149,7 @@ fn check_tables(
 }
 
 /// Whether a hook waits cannot be told in full: what it calls in the hypervisor is not looked into.
-fn warn_of_waiting(
-    hook: &Hook,
-    selection: &Selection,
-    reached: &BTreeSet<PieceId>,
-    problems: &mut Problems,
-) {
+fn warn_of_waiting(hook: &Hook, selection: &Selection, reached: &BTreeSet<PieceId>, problems: &mut Problems) {
     if !hook.kind.is_alone() {
         return;
     }

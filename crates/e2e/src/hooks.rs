@@ -128,7 +128,11 @@ pub const VETO: Recipe = Recipe {
                 "LIVEPATCH_PREAPPLY_HOOK(xsplice_e2e_veto);\n#endif\n",
             ),
         },
-        Edit { file: SCHED, at: At::Body(WATCHDOG), text: "    if ( id == 0x5815 )\n        return 5815;\n\n" },
+        Edit {
+            file: SCHED,
+            at: At::Body(WATCHDOG),
+            text: "    if ( id == 0x5815 )\n        return 5815;\n\n",
+        },
     ],
 };
 
@@ -136,17 +140,15 @@ pub const VETO: Recipe = Recipe {
 pub const NO_LANDING: Recipe = Recipe {
     name: "hook-without-landing",
     what: "Run something when the payload is applied",
-    edits: &[
-        Edit {
-            file: SCHED,
-            at: At::End,
-            text: concat!(
-                "\n#ifndef XSPLICE_E2E\n#define XSPLICE_E2E\n#include <xen/livepatch.h>\n#include <xen/livepatch_payload.h>\n\n",
-                "static void xsplice_e2e_plain(void)\n{\n    printk(\"hook\\n\");\n}\n",
-                "LIVEPATCH_LOAD_HOOK(xsplice_e2e_plain);\n#endif\n",
-            ),
-        },
-    ],
+    edits: &[Edit {
+        file: SCHED,
+        at: At::End,
+        text: concat!(
+            "\n#ifndef XSPLICE_E2E\n#define XSPLICE_E2E\n#include <xen/livepatch.h>\n#include <xen/livepatch_payload.h>\n\n",
+            "static void xsplice_e2e_plain(void)\n{\n    printk(\"hook\\n\");\n}\n",
+            "LIVEPATCH_LOAD_HOOK(xsplice_e2e_plain);\n#endif\n",
+        ),
+    }],
 };
 
 /// A hook in a source that is compiled in two forms, of a kind of which there can be one.

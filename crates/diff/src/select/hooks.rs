@@ -241,14 +241,20 @@ impl Selector<'_, '_> {
             let object = place.object.take().unwrap_or_default();
             by_source.entry((asked.kind, name, place)).or_default().push(object);
         }
-        for ((kind, name, place), objects) in by_source.into_iter().filter(|(_, all)| all.len() > 1) {
+        for ((kind, name, place), mut objects) in by_source.into_iter().filter(|(_, all)| all.len() > 1) {
+            let times = objects.len();
+            objects.dedup();
+            let why = match &objects[..] {
+                [only] => format!("{only} asks for it that often."),
+                _ => format!("Each of {} has a copy of it.", objects.join(", ")),
+            };
             self.refuse(
                 Diagnostic::new(
                     codes::HOOK_REPEATED,
-                    format!("the {} hook {name} will run {} times", kind.name(), objects.len()),
+                    format!("the {} hook {name} will run {times} times", kind.name()),
                 )
                 .at(place)
-                .why(format!("Each of {} has a copy of it.", objects.join(", ")))
+                .why(why)
                 .advice("If it must run once, put it into a source file of its own."),
             );
         }
@@ -260,7 +266,10 @@ impl Selector<'_, '_> {
             Diagnostic::new(codes::HOOK_KIND, format!("this Xen knows no {name} hooks"))
                 .at(place)
                 .why("The loader would pass over it in silence, and the function would never run.")
-                .advice(format!("Use a kind that livepatch_payload.h of this tree has: {}.", known.join(", "))),
+                .advice(format!(
+                    "Use a kind that livepatch_payload.h of this tree has: {}.",
+                    known.join(", ")
+                )),
         );
     }
 

@@ -371,7 +371,9 @@ impl Walk {
             // Between the parts of two objects may be room.
             expected.retain(|&at| at != 0 && !old.contains(&names(&self.patched, at)));
             let found = pointers(&self.payload, section);
-            if expected.len() != found.len() || self.payload.range(section).is_some_and(|r| r.bytes.is_empty()) {
+            if expected.len() != found.len()
+                || self.payload.range(section).is_some_and(|r| r.bytes.is_empty())
+            {
                 self.complain(format!("{} pointers in {section} instead of {}", found.len(), expected.len()));
                 continue;
             }

@@ -377,7 +377,11 @@ pub fn veto() -> Outcome {
             if !apply.stderr.text.contains("Error 18:") {
                 return Err(format!("apply said {:?}", apply.stderr.text));
             }
-            equal("the functions", &built.functions, &vec!["common/sched/core.c#domain_watchdog".to_owned()])?;
+            equal(
+                "the functions",
+                &built.functions,
+                &vec!["common/sched/core.c#domain_watchdog".to_owned()],
+            )?;
             if report.succeeded() { Ok(()) } else { Err("a step failed".to_owned()) }
         };
         check().map_err(|why| format!("{why}\n{}", render_text(&report)))
