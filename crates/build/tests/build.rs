@@ -41,7 +41,7 @@ const FILES: &[(&str, &str)] = &[
     ("common/check.c", "int check(void) { return 0; }\n"),
     (
         "common/livepatch.c",
-        "#include <xen/livepatch.h>\nint lp(struct livepatch_func *f) { return f->version; }\nvoid register_virtual_region(void);\nvoid livepatch_upload(void)\n{\n    register_virtual_region();\n}\n",
+        "#include <xen/livepatch.h>\nint lp(struct livepatch_func *f) { return f->version; }\nvoid register_virtual_region(void) {}\nvoid livepatch_upload(void)\n{\n    register_virtual_region();\n}\n",
     ),
     ("lib/l.c", "int l(void) { return 7; }\n"),
     ("include/xen/s.h", "struct s { int a; int b; };\n"),
