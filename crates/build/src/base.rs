@@ -23,7 +23,7 @@ use xsplice_report::{Diagnostic, Place, Problems};
 
 use crate::codes;
 use crate::config::{self, ConfigChange};
-use crate::funcs_layout::{self, FuncsLayout};
+use crate::funcs_layout::{self, FuncsLayout, LoaderTraits};
 use crate::graph::{BaseObject, Graph};
 use crate::kbuild::{Call, Kbuild, interrupted, process_error};
 use crate::plan::{BuildPlan, tree_changed};
@@ -34,7 +34,7 @@ use crate::wrapper::{Record, Tool};
 
 /// To be raised whenever a kept build of an earlier version would differ from a new one: another way to call
 /// make or the tools, other added flags, another form of records or state, another choice of copied files.
-const CACHE_VERSION: u32 = 1;
+const CACHE_VERSION: u32 = 2;
 
 /// What is known about a kept build.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,6 +43,7 @@ struct State {
     /// Whether the hypervisor was linked.
     symbols: bool,
     layout: FuncsLayout,
+    loader: LoaderTraits,
     config_changes: Vec<ConfigChange>,
     /// BLAKE3 of each object, by path.
     objects: BTreeMap<String, String>,
@@ -186,6 +187,10 @@ impl Base {
         self.state.layout
     }
 
+    pub(crate) fn loader(&self) -> LoaderTraits {
+        self.state.loader.clone()
+    }
+
     pub(crate) fn config_changes(&self) -> Vec<ConfigChange> {
         self.state.config_changes.clone()
     }
@@ -320,7 +325,7 @@ fn make(plan: &BuildPlan, folder: &Path, progress: &dyn Progress) -> Result<(Sta
         return Err(kbuild.failure(&end, which).into());
     }
     let cc = plan.tools.real.get(&Tool::Cc).cloned().unwrap_or_default();
-    let layout = funcs_layout::probe(&end.records, &cc, &kbuild.temporary)?;
+    let (layout, loader) = funcs_layout::probe(&end.records, &cc, &kbuild.temporary)?;
     progress.step("keeping the original build");
     tree::mirror(&kbuild.tree, &folder.join("pristine")).map_err(io)?;
     let objects = hash_objects(&folder.join("pristine"), &kbuild.tree, &end.records).map_err(io)?;
@@ -334,8 +339,14 @@ fn make(plan: &BuildPlan, folder: &Path, progress: &dyn Progress) -> Result<(Sta
     if xsplice_process::interrupted() {
         return Err(process_error(&xsplice_process::Error::Interrupted).into());
     }
-    let state =
-        State { version: CACHE_VERSION, symbols: plan.request.want_symbols, layout, config_changes, objects };
+    let state = State {
+        version: CACHE_VERSION,
+        symbols: plan.request.want_symbols,
+        layout,
+        loader,
+        config_changes,
+        objects,
+    };
     tree::write_private_whole(&folder.join("state.json"), &serde_json::to_vec(&state).map_err(encode)?)
         .map_err(io)?;
     Ok((state, end.records))

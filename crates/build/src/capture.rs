@@ -11,7 +11,7 @@ use crate::base::{self, Base, BaseObjects};
 use crate::classify::{FileClass, Touch, TouchedFile};
 use crate::codes;
 use crate::config::{self, ConfigChange};
-use crate::funcs_layout::FuncsLayout;
+use crate::funcs_layout::{FuncsLayout, LoaderTraits};
 use crate::graph::{BaseObject, Graph, Made};
 use crate::kbuild::{Call, Kbuild};
 use crate::line_neutral::{LineNumbers, Neutral};
@@ -61,6 +61,8 @@ pub struct CapturedBuild {
     pub line_numbers: LineNumbers,
     /// The layout of the tree's own `struct livepatch_func`.
     pub funcs_layout: FuncsLayout,
+    /// What the tree's loader does that not every loader does.
+    pub loader: LoaderTraits,
     /// The private build's own symbol file, where it was asked for.
     pub built_xen_syms: Option<PathBuf>,
     /// Every object of the original build.
@@ -105,6 +107,7 @@ pub fn build(plan: BuildPlan, progress: &dyn Progress) -> Result<CapturedBuild, 
         patched_config_changes: patched.config_changes,
         line_numbers: patched.line_numbers,
         funcs_layout: base.layout(),
+        loader: base.loader(),
         built_xen_syms: base.symbols(),
         base_objects: capture.base_objects,
         compiler: plan.tools.compiler.clone(),

@@ -1,9 +1,10 @@
-//! The layout of the tree's own `struct livepatch_func`.
+//! The layout of the tree's own `struct livepatch_func`, and what else its loader does in its own way.
 //!
-//! It differs between versions (xen/include/public/sysctl.h; loader versions 1 and 2), and within stable
+//! The layout differs between versions (xen/include/public/sysctl.h; loader versions 1 and 2), and within stable
 //! branches, so it is asked of the tree: a table of sizes and offsets is compiled with exactly the command
 //! that compiled xen/common/livepatch.c, and read from the object.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use fs_err as fs;
@@ -40,10 +41,27 @@ pub struct FuncsLayout {
     pub expect: Option<u64>,
 }
 
-/// The source that carries the table. Its first word says how many words follow.
+/// What the tree's loader does that not every loader does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoaderTraits {
+    /// The kinds of hooks that xen/include/xen/livepatch_payload.h has a macro for: load, preapply and so on.
+    pub hooks: BTreeSet<String>,
+    /// Whether a payload's bug frames and exception table count from its upload on (xen/common/livepatch.c,
+    /// `livepatch_upload` calls `register_virtual_region`: 4.17.4, 4.18.1 and later).
+    pub tables_from_upload: bool,
+}
+
+/// The kinds of hooks, in the order of the table `xsplice_hooks`.
+const HOOKS: [&str; 8] =
+    ["load", "unload", "preapply", "apply", "postapply", "prerevert", "revert", "postrevert"];
+
+/// The source that carries the table of the layout, before that of the hooks.
 const PROBE: &str = r"#include <xen/lib.h>
 #include <xen/types.h>
 #include <xen/livepatch.h>
+#if __has_include(<xen/livepatch_payload.h>)
+#include <xen/livepatch_payload.h>
+#endif
 #define AT(field) __builtin_offsetof(struct livepatch_func, field)
 extern const unsigned long xsplice_probe[];
 const unsigned long xsplice_probe[] = {
@@ -62,8 +80,36 @@ fn unknown(what: impl Into<String>) -> Diagnostic {
         .advice("Check that the tree is a complete Xen source tree of version 4.11 or later.")
 }
 
+/// The whole source of the tables. That of the hooks says for each kind whether there is a macro for it.
+fn probe_source() -> String {
+    let mut source = format!("{PROBE}extern const unsigned long xsplice_hooks[];\n");
+    source.push_str("const unsigned long xsplice_hooks[] = {\n");
+    for kind in HOOKS {
+        let name = kind.to_ascii_uppercase();
+        source.push_str(&format!("#ifdef LIVEPATCH_{name}_HOOK\n    1,\n#else\n    0,\n#endif\n"));
+    }
+    source + "};\n"
+}
+
+/// Whether the loader registers a payload's tables when it is uploaded. In C as Xen writes it, a function starts
+/// with a line that is not indented.
+fn tables_from_upload(source: &str) -> bool {
+    let mut function = "";
+    source.lines().any(|line| {
+        if line.starts_with(|c: char| c.is_ascii_alphabetic()) && line.contains('(') {
+            function = line;
+        }
+        let call = line.trim_start().starts_with("register_virtual_region(");
+        call && function.contains("livepatch_upload(")
+    })
+}
+
 /// Asks the tree. `records` are those of the original build, `folder` is a private one for the attempt.
-pub(crate) fn probe(records: &[Record], cc: &Path, folder: &Path) -> Result<FuncsLayout, Diagnostic> {
+pub(crate) fn probe(
+    records: &[Record],
+    cc: &Path,
+    folder: &Path,
+) -> Result<(FuncsLayout, LoaderTraits), Diagnostic> {
     let is_livepatch = |record: &&Record| {
         record.tool == Tool::Cc
             && record.code == 0
@@ -75,7 +121,7 @@ pub(crate) fn probe(records: &[Record], cc: &Path, folder: &Path) -> Result<Func
         .rfind(is_livepatch)
         .ok_or_else(|| unknown("the build did not compile xen/common/livepatch.c"))?;
     let (source, object) = (folder.join("probe.c"), folder.join("probe.o"));
-    tree::write_private(&source, PROBE.as_bytes()).map_err(|error| codes::io(&error))?;
+    tree::write_private(&source, probe_source().as_bytes()).map_err(|error| codes::io(&error))?;
     let mut args = Vec::new();
     let mut words = record.args.iter();
     while let Some(word) = words.next() {
@@ -103,13 +149,21 @@ pub(crate) fn probe(records: &[Record], cc: &Path, folder: &Path) -> Result<Func
         return Err(unknown(format!("struct livepatch_func cannot be measured: {line}")));
     }
     let bytes = fs::read(&object).map_err(|error| codes::io(&error))?;
-    let words = read_table(&bytes).ok_or_else(|| unknown("the measured table cannot be read"))?;
-    layout(&words).ok_or_else(|| unknown("struct livepatch_func has an unexpected shape"))
+    let table = |name| read_table(&bytes, name).ok_or_else(|| unknown("the measured table cannot be read"));
+    let layout = layout(&table("xsplice_probe")?)
+        .ok_or_else(|| unknown("struct livepatch_func has an unexpected shape"))?;
+    let known = HOOKS.iter().zip(table("xsplice_hooks")?).filter(|(_, known)| *known != 0);
+    let loader = fs::read(record.dir.join(&record.inputs[0])).map_err(|error| codes::io(&error))?;
+    let traits = LoaderTraits {
+        hooks: known.map(|(kind, _)| (*kind).to_owned()).collect(),
+        tables_from_upload: tables_from_upload(&String::from_utf8_lossy(&loader)),
+    };
+    Ok((layout, traits))
 }
 
-fn read_table(object: &[u8]) -> Option<Vec<u64>> {
+fn read_table(object: &[u8], name: &str) -> Option<Vec<u64>> {
     let file = object::File::parse(object).ok()?;
-    let symbol = file.symbols().find(|symbol| symbol.name() == Ok("xsplice_probe"))?;
+    let symbol = file.symbols().find(|symbol| symbol.name() == Ok(name))?;
     let section = file.section_by_index(symbol.section_index()?).ok()?;
     let data = section.data().ok()?;
     let start = usize::try_from(symbol.address()).ok()?;
@@ -157,5 +211,17 @@ mod tests {
         assert_eq!(layout(&words[..8]).unwrap().expect, None);
         assert_eq!(layout(&words[..7]), None);
         assert_eq!(layout(&[2, 64, 0, 8, 16, 24, 28, 64]), None);
+    }
+
+    #[test]
+    fn where_tables_are_registered_is_told_by_the_function() {
+        let file = |function: &str| {
+            format!(
+                "int livepatch_upload(int a);\n\nstatic int {function}(struct x *y)\n{{\n    register_virtual_region(y);\n}}\nvoid f(void)\n{{\n    unregister_virtual_region(y);\n}}\n"
+            )
+        };
+        assert!(tables_from_upload(&file("livepatch_upload")));
+        assert!(!tables_from_upload(&file("apply_payload_tail")));
+        assert!(!tables_from_upload(""));
     }
 }

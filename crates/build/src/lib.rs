@@ -37,7 +37,7 @@ pub use base::BaseObjects;
 pub use capture::{CapturedBuild, CapturedObject, build};
 pub use classify::{FileClass, Touch, TouchedFile};
 pub use config::ConfigChange;
-pub use funcs_layout::FuncsLayout;
+pub use funcs_layout::{FuncsLayout, LoaderTraits};
 pub use graph::BaseObject;
 pub use line_neutral::LineNumbers;
 pub use plan::{BuildPlan, NothingToBuild, Planned, plan};

@@ -41,7 +41,7 @@ const FILES: &[(&str, &str)] = &[
     ("common/check.c", "int check(void) { return 0; }\n"),
     (
         "common/livepatch.c",
-        "#include <xen/livepatch.h>\nint lp(struct livepatch_func *f) { return f->version; }\n",
+        "#include <xen/livepatch.h>\nint lp(struct livepatch_func *f) { return f->version; }\nvoid register_virtual_region(void) {}\nvoid livepatch_upload(void)\n{\n    register_virtual_region();\n}\n",
     ),
     ("lib/l.c", "int l(void) { return 7; }\n"),
     ("include/xen/s.h", "struct s { int a; int b; };\n"),
@@ -50,6 +50,10 @@ const FILES: &[(&str, &str)] = &[
     (
         "include/xen/livepatch.h",
         "#define LIVEPATCH_PAYLOAD_VERSION 2\nstruct livepatch_func { const char *name; void *new_addr; void *old_addr; unsigned int new_size; unsigned int old_size; unsigned char version; unsigned char pad[39]; unsigned char expect[32]; };\n",
+    ),
+    (
+        "include/xen/livepatch_payload.h",
+        "#define LIVEPATCH_LOAD_HOOK(f)\n#define LIVEPATCH_POSTREVERT_HOOK(f)\n",
     ),
     ("include/xlat.lst", "XLAT 5\n"),
 ];
@@ -185,6 +189,9 @@ fn a_changed_line_gives_its_object_before_and_after() {
     let layout = built.funcs_layout;
     assert_eq!((layout.version, layout.size, layout.old_addr, layout.version_offset), (2, 104, 16, 32));
     assert_eq!(layout.expect, Some(72));
+    let kinds: Vec<&str> = built.loader.hooks.iter().map(String::as_str).collect();
+    assert_eq!(kinds, ["load", "postrevert"]);
+    assert!(built.loader.tables_from_upload);
     assert!(built.built_xen_syms.unwrap().is_file());
     let changes: Vec<&str> = built.config_changes.iter().map(|change| change.name.as_str()).collect();
     assert_eq!(changes, ["FROM_KCONFIG", "X86"]);

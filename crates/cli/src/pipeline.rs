@@ -1,9 +1,9 @@
 //! What `xsplice build` does: plan, build, then the stages that it shares with `xsplice diff`.
 
 use xsplice_build::{CapturedBuild, CapturedObject, Planned, Request};
-use xsplice_diff::{InitChange, Input};
+use xsplice_diff::{InitChange, Input, Loader};
 use xsplice_link::{FuncsLayout, Ids, Metadata};
-use xsplice_objects::Object;
+use xsplice_objects::{HookKind, Object};
 use xsplice_report::{Outcome, Problems};
 
 use crate::codes;
@@ -42,6 +42,7 @@ pub(crate) fn run(
     let host = symbols.map(|symbols| Host {
         symbols,
         below: &inputs.below,
+        loader: loader(&captured),
         payload: Some(wanted(inputs, &captured, report)),
     });
     let verified = stages::run(&objects, host.as_ref(), &mut report.findings)?;
@@ -69,6 +70,15 @@ fn no_symbols() -> Problems {
     )
     .advice("Give the shipped hypervisor's symbol file with --xen-syms.")
     .into()
+}
+
+/// What the tree's own loader does.
+fn loader(captured: &CapturedBuild) -> Loader {
+    Loader {
+        hooks: captured.loader.hooks.iter().filter_map(|name| HookKind::named(name)).collect(),
+        needs_functions: captured.funcs_layout.version < 2,
+        tables_from_upload: captured.loader.tables_from_upload,
+    }
 }
 
 /// Whether an object is part of the hypervisor after boot: 32-bit code runs before it.

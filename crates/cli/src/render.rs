@@ -110,6 +110,9 @@ pub(crate) fn findings(findings: &Findings) -> Vec<String> {
             function.name, function.old_size, function.new_size, function.first_difference
         ));
     }
+    for hook in &findings.hooks {
+        lines.push(format!("{} hook: {} in {}", hook.kind.name(), hook.function, hook.object));
+    }
     let changes = &findings.changes;
     if findings.functions.is_empty() {
         lines.extend(changes.changed.iter().map(|f| format!("changed: {}: {}", f.name, f.first_difference)));

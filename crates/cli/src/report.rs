@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use xsplice_build::{ConfigChange, LineNumbers, TouchedFile};
-use xsplice_diff::{Changes, InitChange, PieceKind, Replacement, ThroughOriginal};
+use xsplice_diff::{Changes, Hook, InitChange, PieceKind, Replacement, ThroughOriginal};
 use xsplice_link::Ids;
 use xsplice_report::{Because, Outcome, Place, Problems};
 use xsplice_verify::Facts;
@@ -49,6 +49,8 @@ pub(crate) struct Findings {
     pub(crate) changes: Changes,
     /// What the payload replaces.
     pub(crate) functions: Vec<Replacement>,
+    /// What the loader calls, by kind and in the order in which it calls those of one kind.
+    pub(crate) hooks: Vec<Hook>,
     pub(crate) new_functions: Vec<NewFunction>,
     pub(crate) removed_functions: Vec<RemovedFunction>,
     /// What the payload consists of, each with the reasons why.

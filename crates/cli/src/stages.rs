@@ -5,7 +5,8 @@
 
 use rayon::prelude::*;
 use xsplice_diff::{
-    Changes, Compared, Correlated, Input, ObjectPair, Parts, Patchable, Selection, World, layout_problems,
+    Changes, Compared, Correlated, Input, Loader, ObjectPair, Parts, Patchable, Selection, World,
+    layout_problems,
 };
 use xsplice_link::{FuncsLayout, Ids, Metadata, PayloadImage};
 use xsplice_report::Problems;
@@ -44,6 +45,8 @@ pub(crate) struct Host<'h> {
     pub(crate) symbols: &'h Symbols,
     /// The payload below.
     pub(crate) below: &'h Below,
+    /// What its loader does.
+    pub(crate) loader: Loader,
     /// The payload to write; without it the stages end with check.
     pub(crate) payload: Option<Wanted>,
 }
@@ -61,7 +64,7 @@ pub(crate) struct Wanted {
 }
 
 /// Runs the stages on pairs of objects, as far as is known what they are for: without a host they end with compare.
-/// `None` where no payload is wanted, or where nothing is replaced. What is found on the way goes into the findings,
+/// `None` where no payload is wanted, or where nothing is replaced and no hook is new. What is found on the way goes into the findings,
 /// whatever the outcome.
 ///
 /// # Errors
@@ -85,11 +88,12 @@ pub(crate) fn run(
         hypervisor: &host.symbols.hypervisor,
         exported: &host.below.exported,
         replaced: &host.below.replaced,
+        loader: &host.loader,
     };
     let selection = Selection::of(&compared, &world);
     note_selection(&selection, findings);
     pause::at("check");
-    let nothing = selection.replaced.is_empty();
+    let nothing = selection.replaced.is_empty() && selection.hooks.is_empty();
     let patchable = Patchable::check(selection, &parts, &world)?;
     findings.problems.extend(patchable.warnings().clone());
     if nothing {
@@ -168,6 +172,7 @@ fn note_changes(compared: &[Compared<'_>], findings: &mut Findings) {
 
 fn note_selection(selection: &Selection, findings: &mut Findings) {
     findings.needs = selection.needs.iter().cloned().collect();
+    findings.hooks.clone_from(&selection.hooks);
     findings.through_original.clone_from(&selection.through_original);
     findings.new_functions = selection
         .new_functions

@@ -31,8 +31,42 @@ pub const ORPHAN_ENTRY: Code =
     Code::refusal("orphan-entry", "A special-section entry changed that belongs to no function.");
 /// Assembler code.
 pub const ASSEMBLER_CHANGED: Code = Code::refusal("assembler-changed", "Assembler code changed.");
-/// Hooks in the source.
-pub const HOOKS_UNSUPPORTED: Code = Code::refusal("hooks-unsupported", "The patch adds livepatch hooks.");
+/// A hook of a kind that the loader does not know.
+pub const HOOK_KIND: Code =
+    Code::refusal("hook-kind", "The hypervisor's loader does not know hooks of that kind.");
+/// Something in a hook section that is no pointer to a function.
+pub const HOOK_FORM: Code = Code::refusal("hook-form", "A hook section holds something other than pointers.");
+/// A hook that is not code of the payload.
+pub const HOOK_FUNCTION: Code =
+    Code::refusal("hook-function", "A hook is not a function that the patch brings.");
+/// Several hooks of a kind of which there can be one.
+pub const HOOK_TWICE: Code =
+    Code::refusal("hook-twice", "There are several hooks of a kind of which a payload can have one.");
+/// A hook function without ENDBR64.
+pub const HOOK_ENDBR: Code =
+    Code::refusal("hook-endbr", "A hook does not start with ENDBR64, and the hypervisor calls by pointer.");
+/// Hooks and nothing to replace, where the loader wants functions.
+pub const HOOKS_ALONE: Code =
+    Code::refusal("hooks-alone", "This Xen loads no payload that has hooks but replaces no function.");
+/// A hook that can fault or warn while nobody knows the payload's tables.
+pub const HOOK_TABLES: Code = Code::refusal(
+    "hook-tables",
+    "A hook runs code that can warn or fault before this Xen knows the payload's tables.",
+);
+/// A hook that the original has too.
+pub const HOOK_NOT_NEW: Code =
+    Code::warning("hook-not-new", "The original has the hook too, so it is not put into the payload.");
+/// A hook function that would run several times.
+pub const HOOK_REPEATED: Code =
+    Code::warning("hook-repeated", "A hook's source is in several objects, so it runs several times.");
+/// An apply or revert hook.
+pub const HOOK_INSTEAD: Code =
+    Code::warning("hook-instead", "A hook takes the place of the loader's own way of applying or reverting.");
+/// A hook that may wait for CPUs which wait for it.
+pub const HOOK_MAY_HANG: Code = Code::warning(
+    "hook-may-hang",
+    "A hook refers to something that waits for other CPUs, which wait for it.",
+);
 /// A reference that cannot be expressed in a payload.
 pub const UNKNOWN_REFERENCE: Code =
     Code::refusal("unknown-reference", "Code refers to something in a way that a payload cannot express.");
@@ -75,7 +109,17 @@ pub const ALL: &[Code] = &[
     UNKNOWN_SECTION,
     ORPHAN_ENTRY,
     ASSEMBLER_CHANGED,
-    HOOKS_UNSUPPORTED,
+    HOOK_KIND,
+    HOOK_FORM,
+    HOOK_FUNCTION,
+    HOOK_TWICE,
+    HOOK_ENDBR,
+    HOOKS_ALONE,
+    HOOK_TABLES,
+    HOOK_NOT_NEW,
+    HOOK_REPEATED,
+    HOOK_INSTEAD,
+    HOOK_MAY_HANG,
     UNKNOWN_REFERENCE,
     UNDECODABLE,
     AMBIGUOUS_DATA,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use xsplice_objects::{Class, Special};
+use xsplice_objects::Class;
 use xsplice_report::{Diagnostic, Difference, Place, Problems};
 
 use crate::codes;
@@ -321,29 +321,15 @@ impl<'p> Compared<'p> {
         }
     }
 
-    /// Sections that are in memory but neither code nor data that is understood, hooks among them.
+    /// Sections that are in memory but neither code nor data that is understood. Hooks are selected, not compared.
     fn compare_unknown(&mut self) {
         let parts = self.correlated.parts;
-        for (_, section) in parts.patched.object.sections() {
-            let hook =
-                section.class == Class::Special(Special::Hook) || section.name.starts_with(".livepatch.");
-            if hook && section.size > 0 {
-                self.problems.push(
-                    Diagnostic::new(codes::HOOKS_UNSUPPORTED, "the patch adds livepatch hooks")
-                        .at(Place::object(&parts.pair.path)
-                            .source(&parts.pair.source, None)
-                            .section(&section.name))
-                        .why("This release does not put hooks into a payload.")
-                        .advice("Leave the hooks out, or wait for the release that supports them."),
-                );
-            }
-        }
         for (side, other, new) in [(&parts.patched, &parts.base, true), (&parts.base, &parts.patched, false)]
         {
             for (id, section) in side.object.sections() {
                 if section.class != Class::Unknown
                     || section.size == 0
-                    || section.name.starts_with(".livepatch.")
+                    || section.name.starts_with(".livepatch.hooks.")
                 {
                     continue;
                 }

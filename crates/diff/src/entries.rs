@@ -113,7 +113,7 @@ fn entry_size(table: Special) -> Option<u64> {
         Special::BugFrames(_) | Special::ExceptionTable => Some(8),
         Special::Alternatives => Some(14),
         Special::AltCallSites => Some(4),
-        Special::Replacements | Special::Fixup | Special::Hook => None,
+        Special::Replacements | Special::Fixup | Special::Hook(_) => None,
     }
 }
 

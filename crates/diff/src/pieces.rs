@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::Serialize;
-use xsplice_objects::{Hypervisor, RelocKind};
+use xsplice_objects::{HookKind, Hypervisor, RelocKind};
 use xsplice_report::{Because, Difference, Place};
 
 use crate::names;
@@ -36,6 +36,8 @@ pub enum PieceKind {
     AltCallSite,
     /// An entry of `.ex_table`.
     ExceptionEntry,
+    /// A pointer to a hook function.
+    Hook(HookKind),
 }
 
 /// What a reference of a piece refers to.
@@ -100,6 +102,35 @@ pub struct Replaced {
     pub first_difference: Difference,
 }
 
+/// A function that the loader is to call.
+#[derive(Debug, Clone, Serialize)]
+pub struct Hook {
+    /// When it is called.
+    pub kind: HookKind,
+    /// Its name in the source.
+    pub function: String,
+    /// Its code.
+    #[serde(skip)]
+    pub piece: PieceId,
+    /// The object that asks for it, relative to the tree.
+    pub object: String,
+    /// Where the function stands.
+    #[serde(rename = "where")]
+    pub place: Place,
+}
+
+/// What the loader of the running hypervisor does, as far as that differs from Xen to Xen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loader {
+    /// The kinds of hooks that it knows.
+    pub hooks: BTreeSet<HookKind>,
+    /// Whether it refuses a payload that replaces no function (Xen up to 4.13).
+    pub needs_functions: bool,
+    /// Whether a payload's bug frames and exception table count from its upload on (Xen 4.17.4, 4.18.1 and later),
+    /// not only while it is applied.
+    pub tables_from_upload: bool,
+}
+
 /// What the running host will have: the hypervisor and the payloads below.
 pub struct World<'w> {
     /// The shipped hypervisor.
@@ -108,6 +139,8 @@ pub struct World<'w> {
     pub exported: &'w BTreeSet<String>,
     /// Functions that payloads below replace.
     pub replaced: &'w BTreeSet<String>,
+    /// The hypervisor's loader.
+    pub loader: &'w Loader,
 }
 
 impl World<'_> {

@@ -5,6 +5,7 @@
 //! function, and stored addresses of one, go to the original, so that later payloads and reverts work.
 
 mod code;
+mod hooks;
 mod shipped;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -18,7 +19,7 @@ use crate::compare::{Compared, Verdict};
 use crate::entries::Spot;
 use crate::items::{ItemId, ItemKind};
 use crate::meaning::{self, Known};
-use crate::pieces::{Piece, PieceId, PieceKind, Reference, Replaced, Target, World};
+use crate::pieces::{Hook, Piece, PieceId, PieceKind, Reference, Replaced, Target, World};
 use crate::reasons::{self, ThroughOriginal};
 use crate::words;
 
@@ -29,6 +30,8 @@ pub struct Selection {
     pub pieces: Vec<Piece>,
     /// What it replaces, by name.
     pub replaced: Vec<Replaced>,
+    /// What the loader is to call, by kind and in the order in which it calls those of one kind.
+    pub hooks: Vec<Hook>,
     /// New functions, as symbols of the payload.
     pub new_functions: Vec<(String, Place)>,
     /// Functions that are gone from their object.
@@ -84,6 +87,7 @@ impl Selection {
                 }
             }
         }
+        selector.select_hooks();
         selector.refuse_moved();
         while let Some((index, head)) = selector.queue.pop_front() {
             selector.fill_unit(index, head);

@@ -67,7 +67,8 @@ fn explain(source: &Source, flags: &[&str]) -> Found {
     let compared = vec![Compared::of(Correlated::of(&parts))];
     let hypervisor = Hypervisor::parse("xen-syms", &image).expect("a hypervisor");
     let none = BTreeSet::new();
-    let world = World { hypervisor: &hypervisor, exported: &none, replaced: &none };
+    let loader = xsplice_diff::Loader::default();
+    let world = World { hypervisor: &hypervisor, exported: &none, replaced: &none, loader: &loader };
     Found {
         text: std::fs::read_to_string(&path).expect("a source"),
         changes: Changes::of(&compared),

@@ -5,6 +5,7 @@
 //! becomes a unified diff against the tree at hand when it is used, so that no line of Xen's has to be kept.
 
 pub mod elf;
+pub mod hooks;
 mod recipe;
 pub mod recipes;
 

@@ -297,32 +297,6 @@ pub const KCONFIG: Recipe = Recipe {
     }],
 };
 
-/// A hook.
-pub const HOOK: Recipe = Recipe {
-    name: "hook",
-    what: "Run something when the payload is loaded",
-    edits: &[
-        Edit {
-            file: SCHED,
-            at: At::Line("#include <xen/sched.h>"),
-            text: "#include <xen/livepatch_payload.h>\n",
-        },
-        Edit {
-            file: SCHED,
-            at: At::Before("domain_watchdog"),
-            text: concat!(
-                "static void cf_check xsplice_e2e_hook(void)\n{\n    printk(\"hook\\n\");\n}\n",
-                "LIVEPATCH_LOAD_HOOK(xsplice_e2e_hook);\n\n",
-            ),
-        },
-        Edit {
-            file: SCHED,
-            at: At::Body("domain_watchdog"),
-            text: "    if ( id == 0x5812 )\n        return 1;\n\n",
-        },
-    ],
-};
-
 /// Comments only.
 pub const COMMENT: Recipe = Recipe {
     name: "comment-only",
@@ -375,7 +349,6 @@ pub const ALL: &[&Recipe] = &[
     &ASSEMBLER,
     &MAKEFILE,
     &KCONFIG,
-    &HOOK,
     &COMMENT,
     &INIT,
     &TOOLS,

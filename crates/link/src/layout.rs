@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use object::elf;
 use sha1::{Digest, Sha1};
 use xsplice_diff::{Patchable, PieceId, PieceKind, Target};
-use xsplice_objects::RelocKind;
+use xsplice_objects::{HookKind, RelocKind};
 
 use crate::{emit, note};
 
@@ -131,6 +131,14 @@ const HOMES: &[(PieceKind, &str, u64)] = &[
     (PieceKind::Alternative, ".altinstructions", ALLOC),
     (PieceKind::AltCallSite, ".alt_call_sites", ALLOC),
     (PieceKind::ExceptionEntry, ".ex_table", ALLOC),
+    (PieceKind::Hook(HookKind::Load), ".livepatch.hooks.load", ALLOC),
+    (PieceKind::Hook(HookKind::Unload), ".livepatch.hooks.unload", ALLOC),
+    (PieceKind::Hook(HookKind::PreApply), ".livepatch.hooks.preapply", ALLOC),
+    (PieceKind::Hook(HookKind::Apply), ".livepatch.hooks.apply", ALLOC),
+    (PieceKind::Hook(HookKind::PostApply), ".livepatch.hooks.postapply", ALLOC),
+    (PieceKind::Hook(HookKind::PreRevert), ".livepatch.hooks.prerevert", ALLOC),
+    (PieceKind::Hook(HookKind::Revert), ".livepatch.hooks.revert", ALLOC),
+    (PieceKind::Hook(HookKind::PostRevert), ".livepatch.hooks.postrevert", ALLOC),
 ];
 
 impl Layout {
@@ -250,6 +258,10 @@ impl Layout {
         places: &BTreeMap<PieceId, (usize, u64)>,
     ) {
         let count = patchable.functions().len();
+        if count == 0 {
+            // A payload of hooks only; the loader refuses an empty list of functions.
+            return;
+        }
         let mut names = Vec::new();
         let mut entries = vec![0; count * funcs.size as usize];
         let mut relocations = Vec::new();

@@ -5,6 +5,8 @@
 
 use object::elf;
 
+use crate::HookKind;
+
 /// A section whose entries describe code elsewhere, or which only the loader reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Special {
@@ -20,8 +22,8 @@ pub enum Special {
     ExceptionTable,
     /// `.fixup`: code that exception table entries point at.
     Fixup,
-    /// `.livepatch.hooks.*`.
-    Hook,
+    /// `.livepatch.hooks.*`: pointers to functions that the loader calls.
+    Hook(HookKind),
 }
 
 /// What a section is for.
@@ -122,8 +124,7 @@ fn special(name: &str) -> Option<Special> {
         ".alt_call_sites" => Special::AltCallSites,
         ".ex_table" => Special::ExceptionTable,
         ".fixup" => Special::Fixup,
-        _ if name.starts_with(".livepatch.hooks.") => Special::Hook,
-        _ => return None,
+        _ => return HookKind::of_section(name).map(Special::Hook),
     })
 }
 
@@ -186,6 +187,9 @@ mod tests {
             (".bss.percpu.read_mostly", elf::SHT_NOBITS, AW, Class::PerCpu),
             (".bug_frames.3", elf::SHT_PROGBITS, A, Class::Special(Special::BugFrames(3))),
             (".bug_frames.4", elf::SHT_PROGBITS, A, Class::Unknown),
+            (".livepatch.hooks.load", elf::SHT_PROGBITS, AW, Class::Special(Special::Hook(HookKind::Load))),
+            (".livepatch.hooks.lood", elf::SHT_PROGBITS, AW, Class::Unknown),
+            (".livepatch.funcs", elf::SHT_PROGBITS, AW, Class::Unknown),
             (".discard.retpoline", elf::SHT_PROGBITS, A, Class::Ignored),
             (".note.gnu.property", elf::SHT_NOTE, A, Class::Ignored),
             (".debug_info", elf::SHT_PROGBITS, 0, Class::Ignored),

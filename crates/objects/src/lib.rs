@@ -5,10 +5,12 @@
 
 mod class;
 pub mod codes;
+mod hook;
 mod hypervisor;
 mod model;
 mod parse;
 
 pub use class::{Class, Special};
+pub use hook::HookKind;
 pub use hypervisor::{Hypervisor, Shipped};
 pub use model::{Home, Object, RelocKind, Relocation, Section, SectionId, Symbol, SymbolId, SymbolKind};

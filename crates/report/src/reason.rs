@@ -9,7 +9,7 @@ use crate::Difference;
 /// Why something is in a payload: a chain of links, from the thing itself to something that the patch changed.
 ///
 /// Each link is about what the link before it names; the first one is about the thing itself. What makes a chain
-/// knows all of it: only [`Link::Changed`] and [`Link::New`] need no link behind them.
+/// knows all of it: only [`Link::Changed`], [`Link::New`] and [`Link::Hook`] need no link behind them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Because {
@@ -27,6 +27,11 @@ pub enum Link {
     },
     /// The original object has nothing that corresponds to it.
     New,
+    /// The patch asks for it to be called by the loader.
+    Hook {
+        /// The kind of hook: load, unload, preapply and so on.
+        hook: String,
+    },
     /// Something included refers to it, and the hypervisor does not have it.
     NeededBy {
         /// Who refers to it.
@@ -43,6 +48,11 @@ impl Because {
     /// It changed.
     pub fn changed(first_difference: Difference) -> Because {
         Link::Changed { first_difference }.into()
+    }
+
+    /// The patch asks for it as a hook of that kind.
+    pub fn hook(hook: impl Into<String>) -> Because {
+        Link::Hook { hook: hook.into() }.into()
     }
 
     /// Something refers to it; the chain from there on is [`Because::behind`].
@@ -73,7 +83,7 @@ impl Because {
 
     /// Whether the chain ends at something that the patch changed or brought, as every finished one does.
     pub fn is_complete(&self) -> bool {
-        matches!(self.links.last(), Some(Link::Changed { .. } | Link::New))
+        matches!(self.links.last(), Some(Link::Changed { .. } | Link::New | Link::Hook { .. }))
     }
 }
 
@@ -95,6 +105,10 @@ impl fmt::Display for Because {
             match link {
                 Link::Changed { first_difference } => write!(f, "changed: {}", first_difference.what)?,
                 Link::New => write!(f, "{is}new: the original has nothing that corresponds to it")?,
+                Link::Hook { hook } => {
+                    let asks = if first { "the patch asks for it" } else { "the patch asks for" };
+                    write!(f, "{asks} as {hook} hook")?;
+                }
                 Link::NeededBy { by } => write!(f, "{is}needed by {by}")?,
                 Link::Describes { function } => write!(f, "describes code of {function}")?,
             }

@@ -90,4 +90,5 @@ codes! {
 
     HOOK_SIZE = refusal("hook-size", "A hook section has a size that Xen does not take.");
     HOOK_TARGET = refusal("hook-target", "A hook is not a function of the payload.");
+    HOOK_ENDBR = refusal("hook-not-callable", "A hook does not start with ENDBR64, and the hypervisor calls by pointer.");
 }

@@ -27,6 +27,9 @@ const MOST_SYMBOLS: u64 = 1 << 20;
 /// Bytes of a direct or indirect call site that Xen rewrites at boot.
 const CALL_SITE: u64 = 6;
 
+/// ENDBR64, where an indirect call may land.
+pub(crate) const ENDBR: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+
 /// Absolute symbols that the table keeps (xen/tools/symbols.c).
 const KEPT_ABSOLUTE: [&str; 6] =
     ["_stext", "_etext", "_sinittext", "_einittext", "_sextratext", "_eextratext"];
@@ -180,6 +183,12 @@ impl<'a> XenSymbols<'a> {
         };
         let section = self.sections.iter().find(holds)?;
         elf::slice(self.bytes, section.sh_offset.checked_add(address - section.sh_addr)?, size)
+    }
+
+    /// Whether it was built for CET-IBT: only then any of its functions starts with ENDBR64.
+    pub fn has_landing_pads(&self) -> bool {
+        let mut functions = self.symbols.iter().filter(|symbol| symbol.is_function);
+        functions.any(|symbol| self.bytes_at(symbol.address, ENDBR.len() as u64) == Some(&ENDBR))
     }
 
     /// How many bytes from `address` on are the same in memory as in the file, at most `size`: up to the

@@ -339,6 +339,22 @@ fn hooks_are_code_of_the_payload() {
     gives(&[codes::HOOK_TARGET], load(|s| s.relocations[0].symbol = "printk".into()));
     gives(&[codes::HOOK_TARGET], load(|s| s.relocations[0].symbol = ".rodata.str".into()));
     gives(&[codes::HOOK_SIZE], load(|s| s.data.extend([0; 4])));
+    // Calls do not need it, pointers do.
+    gives(&[codes::HOOK_ENDBR], load(|s| s.relocations[0].symbol = "fresh_fn".into()));
+    gives(&[codes::HOOK_ENDBR], |e| e.sec(".text.on_load").data[0] = 0x90);
+}
+
+#[test]
+fn xen_up_to_4_13_wants_functions() {
+    let mut payload = sample::payload();
+    payload.remove(".livepatch.funcs");
+    let (payload, xen) = (payload.write(), sample::xen().write());
+    let with = |version| {
+        let input = VerifyInput { payload: &payload, name: "n", xen_syms: Some(&xen), ..Default::default() };
+        verify(&VerifyInput { funcs_version: Some(version), ..input })
+    };
+    says(&[codes::NOTHING_TO_DO], &with(1));
+    says(&[], &with(2));
 }
 
 #[test]

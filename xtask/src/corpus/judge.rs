@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use fs_err as fs;
 use xsplice_diff::{
-    Compared, Correlated, Input, ItemId, ObjectPair, Parts, Patchable, Piece, PieceKind, Selection, Verdict,
-    World,
+    Compared, Correlated, Input, ItemId, Loader, ObjectPair, Parts, Patchable, Piece, PieceKind, Selection,
+    Verdict, World,
 };
 use xsplice_link::{Ids, PayloadImage};
 use xsplice_objects::Hypervisor;
@@ -278,7 +278,14 @@ impl Stages<'_> {
         let compared: Vec<Compared<'_>> = parts.iter().map(Correlated::of).map(Compared::of).collect();
         judged.ours = Some(functions(&compared));
         let empty = BTreeSet::new();
-        let world = World { hypervisor: &self.shipped.hypervisor, exported: &empty, replaced: &empty };
+        // None of the patches has hooks, which is all that a loader is asked about.
+        let loader = Loader::default();
+        let world = World {
+            hypervisor: &self.shipped.hypervisor,
+            exported: &empty,
+            replaced: &empty,
+            loader: &loader,
+        };
         let selection = Selection::of(&compared, &world);
         let nothing = selection.replaced.is_empty();
         let patchable = Patchable::check(selection, &parts, &world)?;

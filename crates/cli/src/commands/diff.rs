@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use xsplice_diff::Input;
+use xsplice_diff::{Input, Loader};
 use xsplice_dwarf::{DebugInfo, Layout};
 use xsplice_link::{FuncsLayout, Ids};
-use xsplice_objects::{Object, SymbolKind};
+use xsplice_objects::{HookKind, Object, SymbolKind};
 use xsplice_report::{Diagnostic, Outcome, Place, Problems};
 
 use crate::args::Diff;
@@ -49,11 +49,21 @@ struct Pair {
     funcs: Option<FuncsLayout>,
 }
 
+/// What can be said of a loader without its source: hooks came with the header that the objects were compiled with,
+/// and for the rest the oldest loader is meant.
+fn loader(payload: Option<&Wanted>) -> Loader {
+    let old = payload.is_some_and(|wanted| wanted.funcs.version < 2);
+    Loader { hooks: HookKind::ALL.into_iter().collect(), needs_functions: old, tables_from_upload: false }
+}
+
 fn compare(args: &Diff, report: &mut DiffReport) -> Result<Outcome, Problems> {
     let (pair, symbols) = read(args)?;
     let below = Below::default();
     let host = match &symbols {
-        Some(symbols) => Some(Host { symbols, below: &below, payload: wanted(args, &pair, symbols)? }),
+        Some(symbols) => {
+            let payload = wanted(args, &pair, symbols)?;
+            Some(Host { symbols, below: &below, loader: loader(payload.as_ref()), payload })
+        }
         None => None,
     };
     if let Some(file) = &args.output {

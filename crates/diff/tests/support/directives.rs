@@ -12,6 +12,9 @@
 //! - `pieces`: what the payload holds, by kind: `Text=1 BugFrame(2)=1`.
 //! - `refused`: the code of a refusal, then words that its text, place or reason must hold. One line for each.
 //!   The word `@here` is the number of the line with the comment `/* @here */`.
+//! - `warned`: the same for a warning.
+//! - `hooks`: the payload's hooks in its order, each `KIND:FUNCTION`.
+//! - `loader`: what the hypervisor's loader cannot do: `no-KIND` of hook, `needs-functions`, `late-tables`.
 //! - `anchors`: code refers to places in front of strings or behind them.
 //! - `damaged`: the payload is also damaged byte by byte, to see that the checks notice.
 //! - `known-failure`: why this fixture cannot pass yet. It is shown as ignored.
@@ -20,6 +23,9 @@
 //! and count where nothing is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use xsplice_diff::Loader;
+use xsplice_objects::HookKind;
 
 /// A refusal that must come.
 #[derive(Debug, Clone)]
@@ -43,6 +49,11 @@ pub struct Expectations {
     pub pieces: BTreeMap<String, usize>,
     /// Refusals.
     pub refused: Vec<Refused>,
+    /// Warnings.
+    pub warned: Vec<Refused>,
+    /// Hooks.
+    pub hooks: Vec<String>,
+    lacking: BTreeSet<String>,
     /// Whether code refers to places near strings.
     pub anchors: bool,
     /// Whether the payload is also damaged.
@@ -78,11 +89,18 @@ impl Expectations {
                         }
                     }
                 }
-                "refused" => {
+                "refused" | "warned" => {
                     let mut words = words.into_iter().map(|word| line_of(text, word));
                     let code = words.next().ok_or("a refusal without a code")??;
-                    expected.refused.push(Refused { code, words: words.collect::<Result<_, _>>()? });
+                    let refused = Refused { code, words: words.collect::<Result<_, _>>()? };
+                    if keyword.trim() == "refused" {
+                        expected.refused.push(refused);
+                    } else {
+                        expected.warned.push(refused);
+                    }
                 }
+                "hooks" => expected.hooks.extend(words),
+                "loader" => expected.lacking.extend(words),
                 keyword if LISTS.contains(&keyword) => {
                     let list = expected.lists.entry(keyword.to_owned()).or_default();
                     for word in words {
@@ -101,6 +119,17 @@ impl Expectations {
     pub fn list(&self, keyword: &str) -> BTreeSet<String> {
         assert!(LISTS.contains(&keyword), "{keyword}");
         self.lists.get(keyword).cloned().unwrap_or_default()
+    }
+
+    /// What the hypervisor's loader does.
+    pub fn loader(&self) -> Loader {
+        let lacks = |what: &str| self.lacking.contains(what);
+        let knows = |kind: &HookKind| !lacks(&format!("no-{}", kind.name()));
+        Loader {
+            hooks: HookKind::ALL.into_iter().filter(knows).collect(),
+            needs_functions: lacks("needs-functions"),
+            tables_from_upload: !lacks("late-tables"),
+        }
     }
 
     /// The flags of each run that the fixture asks for, beyond those common to all.

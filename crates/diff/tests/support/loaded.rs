@@ -69,7 +69,8 @@ impl Walk {
     }
 
     fn all(&mut self) {
-        if self.funcs.is_empty() {
+        let hooks = self.hooks();
+        if self.funcs.is_empty() && !hooks {
             self.complain("the payload replaces nothing");
         }
         for func in std::mem::take(&mut self.funcs) {
@@ -337,7 +338,53 @@ const TABLES: &[(&str, &str, &str, u64)] = &[
     (".ex_table", "extable", "extable_end", 8),
 ];
 
+/// Sections of pointers that the loader calls: the patched hypervisor's linker has just put them somewhere.
+const HOOKS: [&str; 8] = [
+    ".livepatch.hooks.load",
+    ".livepatch.hooks.unload",
+    ".livepatch.hooks.preapply",
+    ".livepatch.hooks.apply",
+    ".livepatch.hooks.postapply",
+    ".livepatch.hooks.prerevert",
+    ".livepatch.hooks.revert",
+    ".livepatch.hooks.postrevert",
+];
+
+/// The addresses that a hook section holds.
+fn pointers(image: &Image, section: &str) -> Vec<u64> {
+    let bytes = image.range(section).map_or(&[][..], |range| &range.bytes);
+    bytes.chunks(8).map(|raw| raw.try_into().map_or(0, u64::from_le_bytes)).collect()
+}
+
 impl Walk {
+    /// Queues what hooks point to; those that the shipped hypervisor has already are not the payload's. Whether
+    /// there are any.
+    fn hooks(&mut self) -> bool {
+        let mut any = false;
+        for section in HOOKS {
+            let names = |image: &Image, at: u64| -> Vec<String> {
+                image.covering(at).iter().map(|(name, _)| name.table.clone()).collect()
+            };
+            let old: Vec<_> =
+                pointers(&self.shipped, section).iter().map(|&at| names(&self.shipped, at)).collect();
+            let mut expected = pointers(&self.patched, section);
+            // Between the parts of two objects may be room.
+            expected.retain(|&at| at != 0 && !old.contains(&names(&self.patched, at)));
+            let found = pointers(&self.payload, section);
+            if expected.len() != found.len()
+                || self.payload.range(section).is_some_and(|r| r.bytes.is_empty())
+            {
+                self.complain(format!("{} pointers in {section} instead of {}", found.len(), expected.len()));
+                continue;
+            }
+            any |= !found.is_empty();
+            for (expected, found) in expected.into_iter().zip(found) {
+                self.queue.push_back((expected, found));
+            }
+        }
+        any
+    }
+
     /// What describes the code that was compared, here and there.
     fn tables(&mut self) {
         for &(section, start, end, size) in TABLES {

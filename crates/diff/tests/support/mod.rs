@@ -32,6 +32,8 @@ struct Found {
     pieces: BTreeMap<String, usize>,
     replaced: BTreeSet<String>,
     needs: BTreeSet<String>,
+    /// `KIND:FUNCTION`, in the payload's order.
+    hooks: Vec<String>,
     problems: Vec<Diagnostic>,
     payload: Option<Vec<u8>>,
 }
@@ -41,6 +43,8 @@ struct Built {
     base: Vec<u8>,
     again: Vec<u8>,
     patched: Vec<u8>,
+    /// The other object that the patch changes, before and after.
+    second: Option<(Vec<u8>, Vec<u8>)>,
     /// Linked from the rebuilt original.
     own: Vec<u8>,
     /// What the host runs.
@@ -66,17 +70,25 @@ fn build(source: &Path, expected: &Expectations, flags: &[String]) -> Result<Bui
     if text.contains("TWIN") {
         others.push(tools.compile(&["-DTWIN"])?);
     }
-    let image = |object: &[u8]| {
-        let all: Vec<&[u8]> = std::iter::once(object).chain(others.iter().map(Vec::as_slice)).collect();
+    let mut second = None;
+    if text.contains("SECOND") {
+        let compile = |extra: &[&str]| tools.compile_as(source, Path::new("another.c"), extra);
+        second = Some((compile(&["-DSECOND"])?, compile(&["-DSECOND", "-DPATCHED"])?));
+    }
+    let image_with = |object: &[u8], second: Option<&Vec<u8>>| {
+        // In the order of their names, which is that of the payload.
+        let first = second.map(Vec::as_slice).into_iter().chain([object]);
+        let all: Vec<&[u8]> = first.chain(others.iter().map(Vec::as_slice)).collect();
         tools.link(&all)
     };
+    let image = |object: &[u8]| image_with(object, second.as_ref().map(|(before, _)| before));
     let own = image(&base)?;
     let shipped = match &expected.shipped[..] {
         [] => own.clone(),
         flags => image(&tools.compile(&flags.iter().map(String::as_str).collect::<Vec<_>>())?)?,
     };
-    let after = image(&patched);
-    Ok(Built { base, again, patched, own, shipped, after })
+    let after = image_with(&patched, second.as_ref().map(|(_, after)| after));
+    Ok(Built { base, again, patched, second, own, shipped, after })
 }
 
 /// Runs a fixture.
@@ -87,20 +99,20 @@ pub fn run(source: &Path, expected: &Expectations, flags: &[String]) -> Result<(
     let built = build(source, expected, flags).map_err(|problem| vec![problem])?;
     let mut wrong = Vec::new();
     for (what, other) in [("itself", &built.base), ("itself with another seed", &built.again)] {
-        let found = compare(source, &built.base, other, &built.own)?;
+        let found = compare(source, &[(&built.base, other)], &built.own, expected)?;
         wrong.extend(found.something().into_iter().map(|finding| format!("compared with {what}: {finding}")));
     }
-    let found = compare(source, &built.base, &built.patched, &built.shipped)?;
+    let found = compare(source, &built.patch(), &built.shipped, expected)?;
     wrong.extend(found.differences(expected));
     if let Some(payload) = &found.payload
-        && !found.replaced.is_empty()
+        && !(found.replaced.is_empty() && found.hooks.is_empty())
     {
         wrong.extend(verified(payload, &built.shipped, found.has_variables()));
         match &built.after {
             Ok(after) => wrong.extend(loaded::differences(&built.shipped, after, payload, expected.anchors)),
             Err(problem) => wrong.push(problem.clone()),
         }
-        let twice = compare(source, &built.base, &built.patched, &built.shipped)?;
+        let twice = compare(source, &built.patch(), &built.shipped, expected)?;
         if twice.payload.as_ref() != Some(payload) {
             wrong.push("a second run gives other bytes".into());
         }
@@ -115,7 +127,7 @@ pub fn run(source: &Path, expected: &Expectations, flags: &[String]) -> Result<(
 /// Every damage that went unnoticed.
 pub fn notices_damage(source: &Path, expected: &Expectations) -> Result<(), Vec<String>> {
     let built = build(source, expected, &[]).map_err(|problem| vec![problem])?;
-    let found = compare(source, &built.base, &built.patched, &built.shipped)?;
+    let found = compare(source, &built.patch(), &built.shipped, expected)?;
     let (Some(payload), Ok(after)) = (found.payload, built.after) else {
         return Err(vec!["the fixture gives no payload".into()]);
     };
@@ -129,49 +141,73 @@ pub fn notices_damage(source: &Path, expected: &Expectations) -> Result<(), Vec<
     if unnoticed.is_empty() { Ok(()) } else { Err(unnoticed) }
 }
 
-fn compare(source: &Path, base: &[u8], patched: &[u8], shipped: &[u8]) -> Result<Found, Vec<String>> {
-    let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let input = Input {
-        path: &format!("xen/common/{}.o", source.file_stem().unwrap_or_default().to_string_lossy()),
-        source: &format!("xen/common/{name}"),
-        assembler: name.ends_with(".S"),
-        base: Some(base),
-        patched: Some(patched),
-    };
-    let mut found = Found::default();
-    let pair = match ObjectPair::parse(input) {
-        Ok(pair) => pair,
-        Err(problems) => {
-            found.problems.extend(problems);
-            return Ok(found);
-        }
-    };
-    let parts = match Parts::of(&pair) {
-        Ok(parts) => vec![parts],
-        Err(problems) => {
-            found.problems.extend(problems);
-            return Ok(found);
-        }
-    };
-    let compared = vec![Compared::of(Correlated::of(&parts[0]))];
-    for (&id, verdict) in &compared[0].functions {
-        let name = parts[0].patched.get(id).name.clone();
-        if found.verdicts.insert(name.clone(), verdict.clone()).is_some() {
-            return Err(vec![format!("two functions of the fixture are called {name}")]);
+/// An object before and after.
+type Pair<'b> = (&'b [u8], &'b [u8]);
+
+/// Parses pairs; the first is the fixture itself, one behind it is `another.o`.
+fn parse(source: &Path, pairs: &[Pair<'_>], found: &mut Found) -> Vec<ObjectPair> {
+    let name = source.file_name().unwrap_or_default().to_string_lossy();
+    let stem = source.file_stem().unwrap_or_default().to_string_lossy();
+    let mut parsed = Vec::new();
+    for (number, (base, patched)) in pairs.iter().enumerate() {
+        let own = number == 0;
+        let input = Input {
+            path: &if own { format!("xen/common/{stem}.o") } else { "xen/common/another.o".to_owned() },
+            source: &if own { format!("xen/common/{name}") } else { "xen/common/another.c".to_owned() },
+            assembler: name.ends_with(".S"),
+            base: Some(base),
+            patched: Some(patched),
+        };
+        match ObjectPair::parse(input) {
+            Ok(pair) => parsed.push(pair),
+            Err(problems) => found.problems.extend(problems),
         }
     }
-    found.removed.extend(compared[0].removed.iter().cloned());
-    found.init.extend(compared[0].init.iter().map(|InitChange { name, .. }| name.clone()));
+    parsed
+}
+
+fn compare(
+    source: &Path,
+    pairs: &[Pair<'_>],
+    shipped: &[u8],
+    expected: &Expectations,
+) -> Result<Found, Vec<String>> {
+    let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut found = Found::default();
+    let pairs = parse(source, pairs, &mut found);
+    let mut parts = Vec::new();
+    for pair in &pairs {
+        match Parts::of(pair) {
+            Ok(part) => parts.push(part),
+            Err(problems) => found.problems.extend(problems),
+        }
+    }
+    if !found.problems.is_empty() {
+        return Ok(found);
+    }
+    let compared: Vec<Compared<'_>> = parts.iter().map(|part| Compared::of(Correlated::of(part))).collect();
+    for (part, compared) in parts.iter().zip(&compared) {
+        for (&id, verdict) in &compared.functions {
+            let name = part.patched.get(id).name.clone();
+            if found.verdicts.insert(name.clone(), verdict.clone()).is_some() {
+                return Err(vec![format!("two functions of the fixture are called {name}")]);
+            }
+        }
+        found.removed.extend(compared.removed.iter().cloned());
+        found.init.extend(compared.init.iter().map(|InitChange { name, .. }| name.clone()));
+    }
     let hypervisor = Hypervisor::parse("xen-syms", shipped)
         .map_err(|problems| problems.into_iter().map(|d| d.what).collect::<Vec<_>>())?;
     let none = BTreeSet::new();
-    let world = World { hypervisor: &hypervisor, exported: &none, replaced: &none };
+    let loader = expected.loader();
+    let world = World { hypervisor: &hypervisor, exported: &none, replaced: &none, loader: &loader };
     let selection = Selection::of(&compared, &world);
     for piece in &selection.pieces {
         *found.pieces.entry(format!("{:?}", piece.kind)).or_default() += 1;
     }
     found.replaced.extend(selection.replaced.iter().map(|replaced| replaced.name.clone()));
     found.needs.extend(selection.needs.iter().cloned());
+    found.hooks.extend(selection.hooks.iter().map(|hook| format!("{}:{}", hook.kind.name(), hook.function)));
     match Patchable::check(selection, &parts, &world) {
         Ok(patchable) => {
             found.problems.extend(patchable.warnings().clone());
@@ -183,6 +219,14 @@ fn compare(source: &Path, base: &[u8], patched: &[u8], shipped: &[u8]) -> Result
         Err(problems) => found.problems.extend(problems),
     }
     Ok(found)
+}
+
+impl Built {
+    /// All pairs that the patch changes.
+    fn patch(&self) -> Vec<Pair<'_>> {
+        let second = self.second.iter().map(|(before, after)| (&before[..], &after[..]));
+        [(&self.base[..], &self.patched[..])].into_iter().chain(second).collect()
+    }
 }
 
 impl Found {
@@ -205,7 +249,9 @@ impl Found {
             .collect();
         let rest = [("removed", &self.removed), ("init", &self.init), ("replaced", &self.replaced)];
         all.extend(rest.iter().filter(|(_, l)| !l.is_empty()).map(|(what, l)| format!("{what}: {l:?}")));
-        all.extend(self.problems.iter().map(show));
+        all.extend(self.hooks.iter().map(|hook| format!("hook: {hook}")));
+        // What the original has and the payload does not get is told each time.
+        all.extend(self.problems.iter().filter(|d| d.code.name != "hook-not-new").map(show));
         all
     }
 
@@ -233,6 +279,9 @@ impl Found {
         if expected.refused.is_empty() {
             check("needs", &self.needs);
         }
+        if expected.refused.is_empty() && self.hooks != expected.hooks {
+            wrong.push(format!("hooks are {:?} instead of {:?}", self.hooks, expected.hooks));
+        }
         for name in expected.list("same") {
             if self.verdicts.get(&name) != Some(&Verdict::Same) {
                 wrong.push(format!("same: {name} is {:?}", self.verdicts.get(&name)));
@@ -251,7 +300,8 @@ impl Found {
 
     fn check_refusals(&self, expected: &Expectations, wrong: &mut Vec<String>) {
         let mut left: Vec<&Diagnostic> = self.problems.iter().collect();
-        for refused in &expected.refused {
+        let both = [(&expected.refused, Kind::Refusal), (&expected.warned, Kind::Warning)];
+        for (refused, kind) in both.into_iter().flat_map(|(list, kind)| list.iter().map(move |r| (r, kind))) {
             let fits = |d: &&Diagnostic| {
                 let text = format!("{} {} {}", d.what, d.place, d.why);
                 d.code.name == refused.code && refused.words.iter().all(|word| text.contains(word.as_str()))
@@ -259,8 +309,8 @@ impl Found {
             match left.iter().position(fits) {
                 Some(index) => {
                     let d = left.remove(index);
-                    if d.kind == Kind::Warning || d.why.is_empty() || d.advice.is_empty() {
-                        wrong.push(format!("no refusal, or no reason or advice: {}", show(d)));
+                    if d.kind != kind || d.why.is_empty() || d.advice.is_empty() {
+                        wrong.push(format!("no {kind:?}, or no reason or advice: {}", show(d)));
                     }
                     if d.place.object.is_none() && d.place.file.is_none() {
                         wrong.push(format!("no place: {}", show(d)));

@@ -8,16 +8,18 @@ use std::sync::{Mutex, OnceLock};
 use fs_err as fs;
 use libtest_mimic::{Completion, Failed};
 use xsplice_boot::{BootReport, Ended, Expect, Lab, Plan, PlanFile, State, Step, StepResult, render_text};
-use xsplice_e2e::{Recipe, elf, recipes};
+use xsplice_e2e::{Recipe, elf, hooks, recipes};
 
 use crate::setup::{self, Setup};
 
 type Outcome = Result<Completion, Failed>;
 
-/// What a case's probe gave before, with and after the payload.
+/// What a case's probe gave before, with and after the payload, and what loading and reverting it gave.
 struct Probes<'a> {
     before: &'a StepResult,
+    load: &'a StepResult,
     with: &'a StepResult,
+    revert: &'a StepResult,
     after: &'a StepResult,
 }
 
@@ -149,7 +151,50 @@ pub const CASES: &[Case] = &[
         },
         entry: None,
     },
+    Case {
+        name: "load_and_unload_hooks_run",
+        recipe: &hooks::LOAD_AND_UNLOAD,
+        functions: &["common/sched/core.c#domain_watchdog"],
+        probe: "hypercall 29 6 0x5813,400",
+        check: |_, probes| {
+            answers(probes, -22, 4711)?;
+            says(probes.load, &["load hook"])?;
+            says(probes.revert, &["unload hook after 4711"])?;
+            [probes.before, probes.with, probes.after].into_iter().try_for_each(|step| says(step, &[]))
+        },
+        entry: Some(".livepatch.hooks.load"),
+    },
+    Case {
+        name: "hooks_alone_are_a_payload",
+        recipe: &hooks::ALONE,
+        functions: &[],
+        probe: "hypercall 29 6 0x5813,400",
+        check: |_, probes| {
+            answers(probes, -22, -22)?;
+            says(probes.load, &["alone in"])?;
+            says(probes.revert, &["alone out"])
+        },
+        entry: None,
+    },
+    Case {
+        name: "hooks_of_every_kind_run_in_order",
+        recipe: &hooks::EVERY_KIND,
+        functions: &["common/sched/core.c#domain_watchdog"],
+        probe: "hypercall 29 6 0x5814,400",
+        check: |_, probes| {
+            answers(probes, -22, 5814)?;
+            says(probes.load, &["hook preapply", "hook apply", "hook load", "hook postapply"])?;
+            says(probes.revert, &["hook prerevert", "hook revert", "hook unload", "hook postrevert"])
+        },
+        entry: None,
+    },
 ];
+
+/// The console has just these lines of hooks, in that order.
+fn says(step: &StepResult, wanted: &[&str]) -> Result<(), String> {
+    let lines = step.console.iter().filter_map(|line| Some(line.split_once("xsplice-e2e ")?.1.trim_end()));
+    equal(&format!("what hooks say at \"{}\"", step.name), &lines.collect::<Vec<_>>(), &wanted.to_vec())
+}
 
 fn equal<T: PartialEq + std::fmt::Debug>(what: &str, is: &T, wanted: &T) -> Result<(), String> {
     if is == wanted { Ok(()) } else { Err(format!("{what}: {is:?} where {wanted:?} was expected")) }
@@ -241,14 +286,14 @@ fn verdict(setup: &Setup, case: &Case, report: &BootReport) -> Result<(), String
         step.ok_or_else(|| format!("the step \"{name}\" did not end"))
     };
     let (before, with, after) = (step("before")?, step("with")?, step("after")?);
-    for action in ["load", "revert", "unload"] {
+    let action = |action: &str| {
         let name = format!("{action} {}", case.recipe.name);
-        let done = report.step(&name).is_some_and(|step| step.as_expected);
-        if !done {
-            return Err(format!("the step \"{name}\" failed"));
-        }
-    }
-    (case.check)(setup, &Probes { before, with, after })
+        let done = report.step(&name).filter(|step| step.as_expected);
+        done.ok_or_else(|| format!("the step \"{name}\" failed"))
+    };
+    let (load, revert) = (action("load")?, action("revert")?);
+    action("unload")?;
+    (case.check)(setup, &Probes { before, load, with, revert, after })
 }
 
 /// One case, in the boot that all cases share.
@@ -302,6 +347,44 @@ pub fn without_entry(case: &'static Case) -> Outcome {
             Err(_) if report.succeeded() => Ok(()),
             Err(_) => told("something else went wrong"),
         }
+    })
+}
+
+/// A payload that vetoes its own application: nothing changes, the error is the hook's, and the host lives on.
+pub fn veto() -> Outcome {
+    setup::with(|setup| {
+        let built = payload(setup, &hooks::VETO)?;
+        let name = hooks::VETO.name;
+        let probe = |name: &str| Step::run("hypercall 29 6 0x5815,400").named(name.to_owned());
+        let steps = vec![
+            probe("before"),
+            Step::upload(&format!("{name}.livepatch")),
+            Step::apply(name).expecting(Expect::Code(1)),
+            probe("with"),
+            // Only what is not applied can be unloaded.
+            Step::list(),
+            Step::unload(name),
+            probe("after"),
+        ];
+        let report = boot(setup, &[built.path], steps)?;
+        let step = |name: &str| report.step(name).ok_or_else(|| format!("no step {name}"));
+        let check = || {
+            for name in ["before", "with", "after"] {
+                equal(name, &answer(step(name)?)?, &-22)?;
+            }
+            let apply = step(&format!("apply {name}"))?;
+            // EXDEV.
+            if !apply.stderr.text.contains("Error 18:") {
+                return Err(format!("apply said {:?}", apply.stderr.text));
+            }
+            equal(
+                "the functions",
+                &built.functions,
+                &vec!["common/sched/core.c#domain_watchdog".to_owned()],
+            )?;
+            if report.succeeded() { Ok(()) } else { Err("a step failed".to_owned()) }
+        };
+        check().map_err(|why| format!("{why}\n{}", render_text(&report)))
     })
 }
 

@@ -19,6 +19,7 @@ type Test = fn() -> Result<Completion, Failed>;
 /// Tests that have a function each.
 const TESTS: &[(&str, Test)] = &[
     ("stack::the_upper_payload_uses_the_lower_one", boots::stack),
+    ("hooks::a_preapply_hook_says_no", boots::veto),
     ("stack::without_the_lower_one_it_is_refused", boots::stack_without_lower),
     ("refusals::a_patch_that_does_not_apply", refusals::does_not_apply),
     ("refusals::a_configuration_without_live_patching", refusals::livepatch_off),
@@ -32,7 +33,8 @@ const TESTS: &[(&str, Test)] = &[
     ("refusals::an_assembler_only_change", refusals::assembler_only),
     ("refusals::a_makefile_that_alters_other_objects", refusals::makefile),
     ("refusals::a_kconfig_change_that_alters_other_objects", refusals::kconfig),
-    ("refusals::a_hook", refusals::hook),
+    ("refusals::a_hook_that_may_not_be_called_by_pointer", refusals::hook_without_landing),
+    ("refusals::a_hook_in_a_source_of_two_objects", refusals::hook_twice),
     ("nothing::comments_only", || refusals::nothing(&recipes::COMMENT, "comment")),
     ("nothing::init_only", || refusals::nothing(&recipes::INIT, "boot")),
     ("nothing::tools_only", || refusals::nothing(&recipes::TOOLS, "tool")),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use fs_err as fs;
 use libtest_mimic::{Completion, Failed};
-use xsplice_e2e::{Recipe, recipes};
+use xsplice_e2e::{Recipe, hooks, recipes};
 
 use crate::same;
 use crate::setup::{self, Build, Setup};
@@ -165,8 +165,12 @@ pub fn kconfig() -> Outcome {
     refused(&recipes::KCONFIG, "build-file-changes-other-objects", says)
 }
 
-pub fn hook() -> Outcome {
-    refused(&recipes::HOOK, "hooks-unsupported", &["core"])
+pub fn hook_without_landing() -> Outcome {
+    refused(&hooks::NO_LANDING, "hook-endbr", &["xsplice_e2e_plain", "xen/common/sched/core.c", "cf_check"])
+}
+
+pub fn hook_twice() -> Outcome {
+    refused(&hooks::TWICE, "hook-twice", &["xen/arch/x86/physdev.o", "xen/arch/x86/x86_64/physdev.o"])
 }
 
 /// A change of which nothing reaches the running hypervisor: exit code 3, and a reason for each file.

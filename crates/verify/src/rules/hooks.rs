@@ -6,6 +6,7 @@ use super::special::stray;
 use crate::codes;
 use crate::payload::{Target, hook_kinds};
 use crate::verify::{Context, in_section, problem};
+use crate::xen::{ENDBR, XenSymbols};
 
 /// All rules about hooks.
 pub(crate) fn check(context: &Context<'_>, problems: &mut Problems) {
@@ -15,6 +16,7 @@ pub(crate) fn check(context: &Context<'_>, problems: &mut Problems) {
         stray(context, name, 8, &[0], problems);
     }
     targets(context, problems);
+    landing_pads(context, problems);
 }
 
 /// Functions or hooks are there, and no such section is empty (`check_patching_sections`,
@@ -28,6 +30,15 @@ fn something_to_do(context: &Context<'_>, problems: &mut Problems) {
             "the payload has neither functions nor hooks",
             Place::none(),
             "Xen refuses payloads without .livepatch.funcs and without hooks.",
+            "Give it something to replace.",
+        ));
+    }
+    if !present.is_empty() && !context.is_modern() && context.payload.section(".livepatch.funcs").is_none() {
+        problems.push(problem(
+            codes::NOTHING_TO_DO,
+            "the payload has hooks, but no functions",
+            Place::none(),
+            "Xen up to 4.13 refuses payloads without .livepatch.funcs.",
             "Give it something to replace.",
         ));
     }
@@ -93,6 +104,30 @@ fn targets(context: &Context<'_>, problems: &mut Problems) {
                 Place::none().section(payload.section_name(hook.section)).offset(hook.offset),
                 "Xen calls it without another look, with interrupts off for some kinds.",
                 "Let the hook be a function of the payload, by a 64-bit relocation.",
+            ));
+        }
+    }
+}
+
+/// The host's side: Xen calls hooks by pointer, so with CET-IBT on they must start with ENDBR64. A hypervisor that
+/// has it itself was built for that (XEN_IBT).
+fn landing_pads(context: &Context<'_>, problems: &mut Problems) {
+    if !context.xen.as_ref().is_some_and(XenSymbols::has_landing_pads) {
+        return;
+    }
+    let payload = context.payload;
+    for hook in &context.content.hooks {
+        let Target::Section { section, offset } = hook.target else { continue };
+        let section = &payload.sections[section];
+        let code = section.data.and_then(|data| data.get(usize::try_from(offset).ok()?..));
+        // What is not code at all is said above.
+        if section.is_code() && code.is_some_and(|code| !code.starts_with(&ENDBR)) {
+            problems.push(problem(
+                codes::HOOK_ENDBR,
+                format!("a {} hook does not start with ENDBR64", hook.kind),
+                Place::none().section(payload.section_name(hook.section)).offset(hook.offset),
+                "Where the CPU checks indirect calls, the host crashes when Xen calls it.",
+                "Declare the hook's function cf_check.",
             ));
         }
     }

@@ -111,7 +111,7 @@ pub fn payload() -> Elf {
     code[31] = 0xc3;
     elf.add(".text.new_fn", PROGBITS, A | X, 16, &code);
     elf.add(".text.fresh_fn", PROGBITS, A | X, 16, &[0x31, 0xc0, 0xc3]);
-    elf.add(".text.on_load", PROGBITS, A | X, 16, &[0xc3]);
+    elf.add(".text.on_load", PROGBITS, A | X, 16, &[0xf3, 0x0f, 0x1e, 0xfa, 0xc3]);
     elf.add(".fixup", PROGBITS, A | X, 1, &[0xeb, 0xfe]);
     // Three bytes for the alternative, five for the altcall.
     let replacements = [0x0f, 0x01, 0xcb, 0xe8, 0xfb, 0xff, 0xff, 0xff];
@@ -134,7 +134,7 @@ pub fn payload() -> Elf {
         elf.symbol("", index, 0, 0, SECTION, LOCAL);
     }
     elf.symbol("fresh_fn", 2, 0, 3, FUNC, LOCAL);
-    elf.symbol("on_load", 3, 0, 1, FUNC, LOCAL);
+    elf.symbol("on_load", 3, 0, 5, FUNC, LOCAL);
     elf.symbol("new_fn", 1, 0, NEW_SIZE, FUNC, GLOBAL);
     for name in ["printk", "common/a.c#helper", "some_pointer"] {
         elf.symbol(name, 0, 0, 0, 0, GLOBAL);
