@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rayon::prelude::*;
 use serde::Serialize;
 use xsplice_objects::{Class, Special};
 use xsplice_report::{Diagnostic, Place, Problems};
 
 use crate::codes;
 use crate::difference;
-use crate::items::{Item, ItemId, ItemKind};
+use crate::items::{ItemId, ItemKind};
 use crate::meaning::{EntryMeaning, Fingerprint, Known, Meaning};
 use crate::pair::Correlated;
+use crate::rodata::Changes;
 
 /// What became of a function that runs after boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +42,6 @@ pub struct Compared<'p> {
     pub correlated: Correlated<'p>,
     /// By head of function in the patched object.
     pub functions: BTreeMap<ItemId, Verdict>,
-    /// Changed read-only data of the patched object whose users all are in it: comes along as a new copy.
-    pub new_copies: BTreeSet<ItemId>,
     /// Functions of the original that the patched object does not have.
     pub removed: Vec<String>,
     /// Changes that wait for the next boot.
@@ -51,13 +51,31 @@ pub struct Compared<'p> {
 }
 
 impl<'p> Compared<'p> {
-    /// Compares both sides of a pair.
-    pub fn of(mut correlated: Correlated<'p>) -> Compared<'p> {
-        let problems = std::mem::take(&mut correlated.problems);
+    /// Compares both sides of a pair that is all there is.
+    pub fn of(correlated: Correlated<'p>) -> Compared<'p> {
+        let mut all = Compared::all(vec![correlated]);
+        // As many as were given.
+        all.remove(0)
+    }
+
+    /// Compares both sides of all pairs. Read-only data that changed changes code that refers to it, wherever it
+    /// is: see [`crate::add_users`].
+    pub fn all(mut correlated: Vec<Correlated<'p>>) -> Vec<Compared<'p>> {
+        let changes = Changes::spread(&mut correlated);
+        let found = changes.judge(&correlated);
+        correlated
+            .into_par_iter()
+            .zip(found)
+            .map(|(correlated, found)| Compared::one(correlated, &changes, found))
+            .collect()
+    }
+
+    fn one(mut correlated: Correlated<'p>, changes: &Changes, found: Problems) -> Compared<'p> {
+        let mut problems = std::mem::take(&mut correlated.problems);
+        problems.extend(found);
         let mut compared = Compared {
             correlated,
             functions: BTreeMap::new(),
-            new_copies: BTreeSet::new(),
             removed: Vec::new(),
             init: Vec::new(),
             problems,
@@ -66,7 +84,7 @@ impl<'p> Compared<'p> {
             compared.compare_assembler();
         } else {
             compared.compare_data();
-            compared.compare_functions();
+            compared.compare_functions(changes);
             compared.compare_orphans();
         }
         compared.compare_unknown();
@@ -80,25 +98,13 @@ impl<'p> Compared<'p> {
         self.functions.values().any(|verdict| *verdict != Verdict::Same)
     }
 
-    /// Changed read-only data makes its users differ, and they may be read-only data themselves: to a fixpoint.
     fn compare_data(&mut self) {
-        loop {
-            let changed = self.changed_read_only();
-            if changed.is_empty() {
-                break;
-            }
-            for id in changed {
-                let name = self.correlated.parts.patched.get(id).name.clone();
-                self.correlated.patched.rename(id, Known::New(name));
-                self.new_copies.insert(id);
-            }
-        }
         let parts = self.correlated.parts;
         for (id, item) in parts.patched.iter() {
-            // What is known by its content only is part of its users' meaning.
+            // What is known by its content only is part of its users' meaning, and so is a new copy.
             let by_content =
                 item.kind == ItemKind::Data && *self.correlated.patched.known(id) == Known::Content;
-            if item.kind == ItemKind::Function || by_content || self.new_copies.contains(&id) {
+            if item.kind == ItemKind::Function || by_content || self.correlated.copies.contains_key(&id) {
                 continue;
             }
             match self.correlated.counterpart[id.0] {
@@ -106,27 +112,6 @@ impl<'p> Compared<'p> {
                 None => self.new_datum(id),
             }
         }
-    }
-
-    fn changed_read_only(&self) -> Vec<ItemId> {
-        let parts = self.correlated.parts;
-        let movable = |id: &ItemId, item: &Item| {
-            item.kind == ItemKind::Data
-                && item.local
-                && item.class == Class::ReadOnly
-                && !self.new_copies.contains(id)
-                && *self.correlated.patched.known(*id) != Known::Content
-        };
-        let differs = |id: ItemId| match self.correlated.counterpart[id.0] {
-            Some(base) => self.correlated.base.data(base, None) != self.correlated.patched.data(id, None),
-            None => false,
-        };
-        parts
-            .patched
-            .iter()
-            .filter(|(id, item)| movable(id, item) && differs(*id))
-            .map(|(id, _)| id)
-            .collect()
     }
 
     fn compare_datum(&mut self, base_id: ItemId, id: ItemId) {
@@ -166,10 +151,8 @@ impl<'p> Compared<'p> {
                 format!("read-only data {} changed: {what}", item.name),
             )
             .at(place)
-            .why("Other objects use the hypervisor's copy, which a payload cannot replace.")
-            .advice(
-                "Change the code that reads it instead, or wait for a release that replaces all its users.",
-            ),
+            .why("The hypervisor's copy was not constant, or another object's may stand for it: who uses which cannot be told.")
+            .advice("Change the code that reads it instead."),
             Class::BootArray => Diagnostic::new(
                 codes::BOOT_COLLECTED,
                 format!("entry {} of a boot-time array changed: {what}", item.name),
@@ -222,8 +205,9 @@ impl<'p> Compared<'p> {
         self.init.push(InitChange { object, name: name.to_owned(), what: what.to_owned() });
     }
 
-    fn compare_functions(&mut self) {
+    fn compare_functions(&mut self, changes: &Changes) {
         let parts = self.correlated.parts;
+        let unmarked = self.correlated.patched.without_marks();
         for (id, item) in parts.patched.iter() {
             if item.kind != ItemKind::Function || item.unit.is_some() {
                 continue;
@@ -235,7 +219,13 @@ impl<'p> Compared<'p> {
                     if before == after {
                         Verdict::Same
                     } else {
-                        Verdict::Changed(difference::of_functions(&before, &after))
+                        let entries = &parts.patched_entries.by_item;
+                        let only_data = changes
+                            .used_by(&after, &self.correlated)
+                            .filter(|_| before == unmarked.fingerprint(id, entries));
+                        Verdict::Changed(
+                            only_data.unwrap_or_else(|| difference::of_functions(&before, &after)),
+                        )
                     }
                 }
                 None => Verdict::New,
@@ -345,7 +335,7 @@ impl<'p> Compared<'p> {
         id: xsplice_objects::SectionId,
     ) -> (Vec<u8>, Vec<(u64, xsplice_objects::RelocKind, Meaning)>) {
         let base = std::ptr::eq(items.object, self.correlated.parts.base.object);
-        let view = if base { &self.correlated.base } else { &self.correlated.patched };
+        let view = if base { self.correlated.base.clone() } else { self.correlated.patched.without_marks() };
         let section = items.object.section(id);
         let references = section
             .relocations

@@ -2,19 +2,23 @@
 //!
 //! Bytes of objects in, a [`Patchable`] selection out. Each stage takes the value of the one before it:
 //! [`ObjectPair::parse`], [`Parts::of`], [`Correlated::of`], [`Compared::of`], [`Selection::of`],
-//! [`Patchable::check`]. Nothing here runs a program or reads a file.
+//! [`Patchable::check`]. Objects that the patch leaves alone join by [`add_users`]. Nothing here runs a program or reads a file.
 
 mod check;
 pub mod codes;
 mod compare;
 mod difference;
 mod entries;
+mod flow;
+mod flow_graph;
 mod items;
 mod meaning;
 mod names;
 mod pair;
 mod pieces;
+mod rodata;
 mod select;
+mod users;
 
 pub use check::{Patchable, Replacement};
 pub use compare::{Compared, InitChange, Verdict};
@@ -24,3 +28,4 @@ pub use meaning::{Content, EntryMeaning, Fingerprint, Known, Meaning, View};
 pub use pair::{Correlated, Input, ObjectPair, Parts};
 pub use pieces::{Piece, PieceId, PieceKind, Reference, Replaced, Target, World};
 pub use select::Selection;
+pub use users::add_users;

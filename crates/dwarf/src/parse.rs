@@ -247,11 +247,7 @@ impl<'a> Walk<'a, '_> {
             return self.add_type(offset, kind, &attributes).map(Some);
         }
         match tag {
-            dw::DW_TAG_member
-            | dw::DW_TAG_enumerator
-            | dw::DW_TAG_subrange_type
-                if in_type =>
-            {
+            dw::DW_TAG_member | dw::DW_TAG_enumerator | dw::DW_TAG_subrange_type if in_type => {
                 let attributes = self.attributes(abbreviation)?;
                 self.add_member(tag, &attributes)?;
             }

@@ -13,6 +13,7 @@ use directives::Expectations;
 use toolchain::Toolchain;
 use xsplice_diff::{
     Compared, Correlated, InitChange, Input, ObjectPair, Parts, Patchable, Selection, Verdict, World,
+    add_users,
 };
 use xsplice_link::{FuncsLayout, Ids, PayloadImage};
 use xsplice_objects::Hypervisor;
@@ -41,6 +42,8 @@ struct Built {
     base: Vec<u8>,
     again: Vec<u8>,
     patched: Vec<u8>,
+    /// Other objects of the hypervisor, which the patch leaves alone: source and object.
+    others: Vec<(String, Vec<u8>)>,
     /// Linked from the rebuilt original.
     own: Vec<u8>,
     /// What the host runs.
@@ -59,16 +62,19 @@ fn build(source: &Path, expected: &Expectations, flags: &[String]) -> Result<Bui
         return Err("the patch changes nothing".into());
     }
     let common = source.parent().expect("a directory").join("common/others.c");
-    let mut others = vec![tools.compile_as(&common, Path::new("others.c"), &[])?];
-    if text.contains("STUB") {
-        others.push(tools.compile_as(source, Path::new("stub.c"), &["-DSTUB"])?);
+    let mut others = vec![("others.c".to_owned(), tools.compile_as(&common, Path::new("others.c"), &[])?)];
+    for (word, name) in [("STUB", "stub.c"), ("SECOND_STUB", "stub2.c")] {
+        if text.contains(&format!("defined({word})")) || text.contains(&format!("ifdef {word}\n")) {
+            let object = tools.compile_as(source, Path::new(name), &[&format!("-D{word}")])?;
+            others.push((name.to_owned(), object));
+        }
     }
     if text.contains("TWIN") {
-        others.push(tools.compile(&["-DTWIN"])?);
+        others.push(("twin.c".to_owned(), tools.compile(&["-DTWIN"])?));
     }
     let image = |object: &[u8]| {
-        let all: Vec<&[u8]> = std::iter::once(object).chain(others.iter().map(Vec::as_slice)).collect();
-        tools.link(&all)
+        let rest = others.iter().map(|(_, object)| object.as_slice());
+        tools.link(&std::iter::once(object).chain(rest).collect::<Vec<_>>())
     };
     let own = image(&base)?;
     let shipped = match &expected.shipped[..] {
@@ -76,7 +82,7 @@ fn build(source: &Path, expected: &Expectations, flags: &[String]) -> Result<Bui
         flags => image(&tools.compile(&flags.iter().map(String::as_str).collect::<Vec<_>>())?)?,
     };
     let after = image(&patched);
-    Ok(Built { base, again, patched, own, shipped, after })
+    Ok(Built { base, again, patched, others, own, shipped, after })
 }
 
 /// Runs a fixture.
@@ -87,10 +93,10 @@ pub fn run(source: &Path, expected: &Expectations, flags: &[String]) -> Result<(
     let built = build(source, expected, flags).map_err(|problem| vec![problem])?;
     let mut wrong = Vec::new();
     for (what, other) in [("itself", &built.base), ("itself with another seed", &built.again)] {
-        let found = compare(source, &built.base, other, &built.own)?;
+        let found = compare(source, (&built.base, other), &built.others, &built.own)?;
         wrong.extend(found.something().into_iter().map(|finding| format!("compared with {what}: {finding}")));
     }
-    let found = compare(source, &built.base, &built.patched, &built.shipped)?;
+    let found = compare(source, (&built.base, &built.patched), &built.others, &built.shipped)?;
     wrong.extend(found.differences(expected));
     if let Some(payload) = &found.payload
         && !found.replaced.is_empty()
@@ -100,7 +106,7 @@ pub fn run(source: &Path, expected: &Expectations, flags: &[String]) -> Result<(
             Ok(after) => wrong.extend(loaded::differences(&built.shipped, after, payload, expected.anchors)),
             Err(problem) => wrong.push(problem.clone()),
         }
-        let twice = compare(source, &built.base, &built.patched, &built.shipped)?;
+        let twice = compare(source, (&built.base, &built.patched), &built.others, &built.shipped)?;
         if twice.payload.as_ref() != Some(payload) {
             wrong.push("a second run gives other bytes".into());
         }
@@ -115,7 +121,7 @@ pub fn run(source: &Path, expected: &Expectations, flags: &[String]) -> Result<(
 /// Every damage that went unnoticed.
 pub fn notices_damage(source: &Path, expected: &Expectations) -> Result<(), Vec<String>> {
     let built = build(source, expected, &[]).map_err(|problem| vec![problem])?;
-    let found = compare(source, &built.base, &built.patched, &built.shipped)?;
+    let found = compare(source, (&built.base, &built.patched), &built.others, &built.shipped)?;
     let (Some(payload), Ok(after)) = (found.payload, built.after) else {
         return Err(vec!["the fixture gives no payload".into()]);
     };
@@ -129,7 +135,12 @@ pub fn notices_damage(source: &Path, expected: &Expectations) -> Result<(), Vec<
     if unnoticed.is_empty() { Ok(()) } else { Err(unnoticed) }
 }
 
-fn compare(source: &Path, base: &[u8], patched: &[u8], shipped: &[u8]) -> Result<Found, Vec<String>> {
+fn compare(
+    source: &Path,
+    (base, patched): (&[u8], &[u8]),
+    others: &[(String, Vec<u8>)],
+    shipped: &[u8],
+) -> Result<Found, Vec<String>> {
     let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let input = Input {
         path: &format!("xen/common/{}.o", source.file_stem().unwrap_or_default().to_string_lossy()),
@@ -139,29 +150,36 @@ fn compare(source: &Path, base: &[u8], patched: &[u8], shipped: &[u8]) -> Result
         patched: Some(patched),
     };
     let mut found = Found::default();
-    let pair = match ObjectPair::parse(input) {
-        Ok(pair) => pair,
+    let mut pairs = match ObjectPair::parse(input) {
+        Ok(pair) => vec![pair],
         Err(problems) => {
             found.problems.extend(problems);
             return Ok(found);
         }
     };
-    let parts = match Parts::of(&pair) {
-        Ok(parts) => vec![parts],
+    let users = |names: &BTreeSet<String>| untouched(others, names);
+    let parts: Result<Vec<Parts<'_>>, _> = match add_users(&mut pairs, users) {
+        Ok(()) => pairs.iter().map(Parts::of).collect(),
+        Err(problems) => Err(problems),
+    };
+    let parts = match parts {
+        Ok(parts) => parts,
         Err(problems) => {
             found.problems.extend(problems);
             return Ok(found);
         }
     };
-    let compared = vec![Compared::of(Correlated::of(&parts[0]))];
-    for (&id, verdict) in &compared[0].functions {
-        let name = parts[0].patched.get(id).name.clone();
-        if found.verdicts.insert(name.clone(), verdict.clone()).is_some() {
-            return Err(vec![format!("two functions of the fixture are called {name}")]);
+    let compared = Compared::all(parts.iter().map(Correlated::of).collect());
+    for (compared, parts) in compared.iter().zip(&parts) {
+        for (&id, verdict) in &compared.functions {
+            let name = parts.patched.get(id).name.clone();
+            if found.verdicts.insert(name.clone(), verdict.clone()).is_some() {
+                return Err(vec![format!("two functions of the fixture are called {name}")]);
+            }
         }
+        found.removed.extend(compared.removed.iter().cloned());
+        found.init.extend(compared.init.iter().map(|InitChange { name, .. }| name.clone()));
     }
-    found.removed.extend(compared[0].removed.iter().cloned());
-    found.init.extend(compared[0].init.iter().map(|InitChange { name, .. }| name.clone()));
     let hypervisor = Hypervisor::parse("xen-syms", shipped)
         .map_err(|problems| problems.into_iter().map(|d| d.what).collect::<Vec<_>>())?;
     let none = BTreeSet::new();
@@ -183,6 +201,29 @@ fn compare(source: &Path, base: &[u8], patched: &[u8], shipped: &[u8]) -> Result
         Err(problems) => found.problems.extend(problems),
     }
     Ok(found)
+}
+
+/// The objects that the patch leaves alone and that hold any of the names.
+fn untouched(
+    others: &[(String, Vec<u8>)],
+    names: &BTreeSet<String>,
+) -> Result<Vec<ObjectPair>, xsplice_report::Problems> {
+    let holds = |object: &[u8]| {
+        names.iter().any(|name| object.windows(name.len()).any(|window| window == name.as_bytes()))
+    };
+    others
+        .iter()
+        .filter(|(_, object)| holds(object))
+        .map(|(source, object)| {
+            ObjectPair::parse(Input {
+                path: &format!("xen/common/{source}.o"),
+                source: &format!("xen/common/{source}"),
+                assembler: false,
+                base: Some(object),
+                patched: Some(object),
+            })
+        })
+        .collect()
 }
 
 impl Found {
@@ -253,7 +294,7 @@ impl Found {
         let mut left: Vec<&Diagnostic> = self.problems.iter().collect();
         for refused in &expected.refused {
             let fits = |d: &&Diagnostic| {
-                let text = format!("{} {}", d.what, d.place);
+                let text = format!("{} {} {}", d.what, d.place, d.why);
                 d.code.name == refused.code && refused.words.iter().all(|word| text.contains(word.as_str()))
             };
             match left.iter().position(fits) {
