@@ -3,8 +3,11 @@
 //! Each stage takes the value of the one before it. A stage cannot be left out, since its type has no other
 //! constructor: only a [`Patchable`] can be linked, and only a [`Verified`] payload can be written.
 
+use std::collections::BTreeSet;
+
+use memchr::memmem::Finder;
 use rayon::prelude::*;
-use xsplice_build::{CapturedBuild, CapturedObject, Planned, Request};
+use xsplice_build::{BaseObject, CapturedBuild, CapturedObject, Planned, Request};
 use xsplice_diff::{Compared, Correlated, InitChange, Input, ObjectPair, Parts, Patchable, Selection, World};
 use xsplice_link::{FuncsLayout, Ids, PayloadImage};
 use xsplice_objects::Object;
@@ -65,12 +68,13 @@ pub(crate) fn run(
     let symbols = symbols.as_ref().or(inputs.symbols.as_ref());
     progress.say("comparing objects");
     pause::at("parse");
-    let pairs = parse(&captured)?;
+    let mut pairs = parse(&captured)?;
+    xsplice_diff::add_users(&mut pairs, |names| untouched(&captured, names))?;
     pause::at("correlate");
     let parts: Vec<Parts<'_>> = collect(pairs.par_iter().map(Parts::of).collect())?;
     let correlated: Vec<Correlated<'_>> = parts.par_iter().map(Correlated::of).collect();
     pause::at("compare");
-    let compared: Vec<Compared<'_>> = correlated.into_par_iter().map(Compared::of).collect();
+    let compared: Vec<Compared<'_>> = Compared::all(correlated);
     report.compared = pairs.iter().map(|pair| pair.path.clone()).collect();
     note_changes(&captured, &compared, report);
     pause::at("select");
@@ -145,6 +149,37 @@ fn parse(captured: &CapturedBuild) -> Result<Vec<ObjectPair>, Problems> {
                 base: object.base.as_deref(),
                 patched: object.patched.as_deref(),
             })
+        })
+        .collect();
+    collect(parsed)
+}
+
+/// The objects of the hypervisor that hold any of the names, as the original build made them.
+fn untouched(captured: &CapturedBuild, names: &BTreeSet<String>) -> Result<Vec<ObjectPair>, Problems> {
+    let finders: Vec<Finder<'_>> = names.iter().map(|name| Finder::new(name)).collect();
+    let changed: BTreeSet<&str> = captured.objects.iter().map(|object| object.path.as_str()).collect();
+    let objects: Vec<&BaseObject> = captured
+        .base_objects
+        .list()
+        .iter()
+        .filter(|object| object.linked && !changed.contains(object.path.as_str()))
+        .collect();
+    let parsed = objects
+        .par_iter()
+        .filter_map(|object| {
+            let bytes = match captured.base_objects.read(&object.path) {
+                Ok(bytes) => bytes,
+                Err(problem) => return Some(Err(problem.into())),
+            };
+            let holds = finders.iter().any(|finder| finder.find(&bytes).is_some());
+            let input = Input {
+                path: &object.path,
+                source: &object.source,
+                assembler: object.assembler,
+                base: Some(&bytes),
+                patched: Some(&bytes),
+            };
+            (holds && !Object::is_32_bit(&bytes)).then(|| ObjectPair::parse(input))
         })
         .collect();
     collect(parsed)

@@ -10,7 +10,7 @@ use xsplice_report::{Diagnostic, Place, Problems};
 use crate::codes;
 use crate::difference;
 use crate::items::{ItemId, ItemKind};
-use crate::meaning::{EntryMeaning, Fingerprint, Known, Meaning};
+use crate::meaning::{EntryMeaning, Fingerprint, Known, Meaning, View};
 use crate::pair::Correlated;
 use crate::rodata::Changes;
 
@@ -100,6 +100,8 @@ impl<'p> Compared<'p> {
 
     fn compare_data(&mut self) {
         let parts = self.correlated.parts;
+        // Live data that leads to changed data is no change of its own: it is why that cannot be replaced.
+        let unmarked = self.correlated.patched.without_marks();
         for (id, item) in parts.patched.iter() {
             // What is known by its content only is part of its users' meaning, and so is a new copy.
             let by_content =
@@ -108,13 +110,13 @@ impl<'p> Compared<'p> {
                 continue;
             }
             match self.correlated.counterpart[id.0] {
-                Some(base) => self.compare_datum(base, id),
+                Some(base) => self.compare_datum(&unmarked, base, id),
                 None => self.new_datum(id),
             }
         }
     }
 
-    fn compare_datum(&mut self, base_id: ItemId, id: ItemId) {
+    fn compare_datum(&mut self, unmarked: &View<'_>, base_id: ItemId, id: ItemId) {
         let parts = self.correlated.parts;
         let (base, item) = (parts.base.get(base_id), parts.patched.get(id));
         if item.class == Class::Unknown {
@@ -122,7 +124,7 @@ impl<'p> Compared<'p> {
             return;
         }
         let before = self.correlated.base.data(base_id, None);
-        let after = self.correlated.patched.data(id, None);
+        let after = unmarked.data(id, None);
         if before == after && base.class == item.class {
             return;
         }
@@ -266,7 +268,7 @@ impl<'p> Compared<'p> {
 
     fn compare_orphans(&mut self) {
         let parts = self.correlated.parts;
-        let meanings = |view: &crate::meaning::View<'_>, entries: &[crate::entries::Entry]| {
+        let meanings = |view: &View<'_>, entries: &[crate::entries::Entry]| {
             let mut all: Vec<EntryMeaning> = entries.iter().map(|entry| view.entry(entry, None)).collect();
             all.sort();
             all

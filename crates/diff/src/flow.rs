@@ -63,12 +63,64 @@ const fn all_arguments() -> Registers {
     all
 }
 
+/// What a place is that code refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) enum Address {
+    /// Nothing that is looked for.
+    #[default]
+    Other,
+    /// Data in question.
+    Data,
+    /// Data in question that holds the addresses of such: what is read through it may be one.
+    Holder,
+}
+
 /// Which references lead to the data in question.
 pub(crate) trait Wanted {
-    /// Whether a place belongs to it.
-    fn is_wanted(&self, spot: Spot) -> bool;
-    /// Whether such data holds addresses of such data, so that what is read from it may be one.
-    fn holds_addresses(&self) -> bool;
+    /// What a place belongs to.
+    fn address(&self, spot: Spot) -> Address;
+    /// What may be read from a holder.
+    fn held(&self) -> Address;
+}
+
+/// What general registers may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+struct State {
+    /// The address of any data in question.
+    any: Registers,
+    /// That of a holder.
+    holder: Registers,
+}
+
+impl State {
+    fn join(self, other: State) -> State {
+        State { any: self.any | other.any, holder: self.holder | other.holder }
+    }
+
+    /// Only these registers.
+    fn only(self, registers: Registers) -> State {
+        State { any: self.any & registers, holder: self.holder & registers }
+    }
+
+    fn with(self, registers: Registers, address: Address) -> State {
+        let mut state = self;
+        if address != Address::Other {
+            state.any |= registers;
+        }
+        if address == Address::Holder {
+            state.holder |= registers;
+        }
+        state
+    }
+
+    /// The most that one of these registers may hold.
+    fn of(self, registers: Registers) -> Address {
+        match (self.any & registers, self.holder & registers) {
+            (0, _) => Address::Other,
+            (_, 0) => Address::Data,
+            _ => Address::Holder,
+        }
+    }
 }
 
 /// What became of the addresses in a function and in those that it calls.
@@ -77,7 +129,7 @@ struct Summary {
     /// How an address gets out, for people, each with the function that lets it.
     escapes: BTreeSet<(ItemId, String)>,
     /// Registers that may hold one when it returns.
-    returns: Registers,
+    returns: State,
 }
 
 /// The functions of one side of an object.
@@ -90,7 +142,7 @@ pub(crate) struct Flow<'f> {
     reaching: BTreeSet<ItemId>,
     /// Functions whose address is taken, so that callers are not known.
     taken: BTreeSet<ItemId>,
-    done: RefCell<BTreeMap<(ItemId, Registers), Option<Rc<Summary>>>>,
+    done: RefCell<BTreeMap<(ItemId, State), Option<Rc<Summary>>>>,
 }
 
 impl<'f> Flow<'f> {
@@ -179,10 +231,10 @@ impl<'f> Flow<'f> {
 
     /// How addresses get out of a function, for people; each with the function that lets it.
     pub(crate) fn escapes(&self, head: ItemId) -> BTreeSet<(ItemId, String)> {
-        let summary = self.summary(head, 0);
+        let summary = self.summary(head, State::default());
         let mut escapes = summary.escapes.clone();
         let item = self.view.items.get(head);
-        if summary.returns != 0 && (!item.local || self.taken.contains(&head)) {
+        if summary.returns.any != 0 && (!item.local || self.taken.contains(&head)) {
             escapes.insert((head, "returns it to callers that are not known here".into()));
         }
         escapes
@@ -193,14 +245,19 @@ impl<'f> Flow<'f> {
         self.reaching.iter().copied()
     }
 
-    fn summary(&self, head: ItemId, entry: Registers) -> Rc<Summary> {
-        if entry == 0 && !self.reaching.contains(&head) {
+    fn summary(&self, head: ItemId, entry: State) -> Rc<Summary> {
+        if entry.any == 0 && !self.reaching.contains(&head) {
             return Rc::default();
         }
         match self.done.borrow().get(&(head, entry)) {
             Some(Some(summary)) => return Rc::clone(summary),
             // Recursion: it may return what it was given or refers to.
-            Some(None) => return Rc::new(Summary { escapes: BTreeSet::new(), returns: RAX | RDX }),
+            Some(None) => {
+                return Rc::new(Summary {
+                    escapes: BTreeSet::new(),
+                    returns: State { any: RAX | RDX, holder: RAX | RDX },
+                });
+            }
             None => {}
         }
         self.done.borrow_mut().insert((head, entry), None);
@@ -208,7 +265,7 @@ impl<'f> Flow<'f> {
             Some(graph) => Rc::new(self.walk(head, graph, entry)),
             None => Rc::new(Summary {
                 escapes: BTreeSet::from([(head, "is no code that can be followed".into())]),
-                returns: 0,
+                returns: State::default(),
             }),
         };
         self.done.borrow_mut().insert((head, entry), Some(Rc::clone(&summary)));
@@ -216,8 +273,8 @@ impl<'f> Flow<'f> {
     }
 
     /// Goes along all paths until nothing is added any more.
-    fn walk(&self, head: ItemId, graph: &Graph, entry: Registers) -> Summary {
-        let mut before: Vec<Registers> = vec![0; graph.nodes.len()];
+    fn walk(&self, head: ItemId, graph: &Graph, entry: State) -> Summary {
+        let mut before = vec![State::default(); graph.nodes.len()];
         if let Some(first) = before.first_mut() {
             *first = entry;
         }
@@ -227,11 +284,12 @@ impl<'f> Flow<'f> {
             let node = &graph.nodes[index];
             let mut ignored = Summary::default();
             let after = self.step(head, node, before[index], &mut factory, &mut ignored);
-            let instead = before[index] | after;
+            let instead = before[index].join(after);
             let edges = node.next.iter().map(|&next| (next, after));
             for (next, state) in edges.chain(node.instead.iter().map(|&next| (next, instead))) {
-                if before[next] | state != before[next] {
-                    before[next] |= state;
+                let joined = before[next].join(state);
+                if joined != before[next] {
+                    before[next] = joined;
                     open.push(next);
                 }
             }
@@ -247,29 +305,29 @@ impl<'f> Flow<'f> {
         &self,
         head: ItemId,
         node: &Node,
-        before: Registers,
+        before: State,
         factory: &mut InstructionInfoFactory,
         summary: &mut Summary,
-    ) -> Registers {
+    ) -> State {
         let mut out = |how: String| {
             summary.escapes.insert((head, how));
         };
-        if node.lost && before != 0 {
+        if node.lost && before.any != 0 {
             out(format!("goes on in code that is not followed (`{}`)", text(&node.instruction)));
         }
         match node.leave {
             Leave::Return => {
-                summary.returns |= before & self.results(head);
+                summary.returns = summary.returns.join(before.only(self.results(head)));
                 before
             }
             Leave::Call => self.call(head, node, before, summary),
             Leave::Tail => {
                 let after = self.call(head, node, before, summary);
-                summary.returns |= after & self.results(head);
+                summary.returns = summary.returns.join(after.only(self.results(head)));
                 before
             }
             Leave::No => {
-                let (after, how) = transfer(node, before, self.wanted.holds_addresses(), factory);
+                let (after, how) = transfer(node, before, self.wanted.held(), factory);
                 if let Some(how) = how {
                     out(format!("{how} (`{}`)", text(&node.instruction)));
                 }
@@ -280,9 +338,9 @@ impl<'f> Flow<'f> {
 
     /// What a call lets out, and the registers after it. What it leaves alone may be used on: not only registers
     /// that the ABI keeps, since gcc knows what functions of the same object use (-fipa-ra).
-    fn call(&self, head: ItemId, node: &Node, before: Registers, summary: &mut Summary) -> Registers {
+    fn call(&self, head: ItemId, node: &Node, before: State, summary: &mut Summary) -> State {
         let unknown = |summary: &mut Summary, name: &str, taken: Registers| {
-            if before & taken != 0 {
+            if before.any & taken != 0 {
                 summary.escapes.insert((head, format!("passes it to {name}")));
             }
         };
@@ -291,20 +349,20 @@ impl<'f> Flow<'f> {
                 let signature = self.debug.and_then(|debug| debug.signature(name));
                 let passed = arguments(signature.map(|s| s.arguments));
                 let reads = READERS.iter().find(|(reader, _)| reader == name).map_or(0, |(_, mask)| *mask);
-                let reads = if self.wanted.holds_addresses() { 0 } else { reads };
-                unknown(summary, name, passed & !reads);
-                signature.map_or(before, |s| before & !result_registers(s))
+                // Who copies a holder copies addresses.
+                unknown(summary, name, passed & !(reads & !before.holder));
+                signature.map_or(before, |s| before.only(!result_registers(s)))
             }
             Some(Callee::Local(callee)) => {
                 let name = &self.view.items.get(*callee).name;
                 let passed = arguments(self.signature(name).map(|s| s.arguments));
-                let inner = self.summary(*callee, before & passed);
-                if !inner.escapes.is_empty() && before & passed != 0 {
+                let inner = self.summary(*callee, before.only(passed));
+                if !inner.escapes.is_empty() && before.any & passed != 0 {
                     summary.escapes.insert((head, format!("passes it to {name}")));
                     summary.escapes.extend(inner.escapes.iter().cloned());
                 }
-                let kept = self.signature(name).map_or(before, |s| before & !result_registers(s));
-                kept | inner.returns
+                let kept = self.signature(name).map_or(before, |s| before.only(!result_registers(s)));
+                kept.join(inner.returns)
             }
             Some(Callee::Unknown) | None => {
                 let through = operands(&node.instruction, 0);
@@ -369,33 +427,34 @@ fn has_memory(instruction: &Instruction) -> bool {
 /// What an instruction that is no call does: the registers after it, and how an address gets out.
 fn transfer(
     node: &Node,
-    before: Registers,
-    holds: bool,
+    before: State,
+    held: Address,
     factory: &mut InstructionInfoFactory,
-) -> (Registers, Option<&'static str>) {
+) -> (State, Option<&'static str>) {
     let instruction = &node.instruction;
     let address = bit(instruction.memory_base()) | bit(instruction.memory_index());
-    let through = has_memory(instruction) && (node.memory || address & before != 0);
-    let loaded = through && holds;
+    let through = if has_memory(instruction) { node.memory.max(before.of(address)) } else { Address::Other };
+    let loaded = if through == Address::Holder { held } else { Address::Other };
     let first_is_register = instruction.op_count() > 0 && instruction.op_kind(0) == OpKind::Register;
     let target = if first_is_register { bit(instruction.op0_register()) } else { 0 };
-    let set = |may: bool| if may { before | target } else { before & !target };
-    let add = |may: bool| if may { before | target } else { before };
-    let value = operands(instruction, 1) & before != 0 || node.immediate;
+    let set = |what: Address| before.only(!target).with(target, what);
+    let add = |what: Address| before.with(target, what);
+    let value = before.of(operands(instruction, 1)).max(node.immediate);
+    let stored = (value != Address::Other).then_some("stores it");
     if instruction.is_string_instruction() {
-        return string_instruction(instruction, before, holds);
+        return string_instruction(instruction, before, held);
     }
     match instruction.mnemonic() {
         Mnemonic::Lea => (set(through), None),
         Mnemonic::Mov | Mnemonic::Movsxd | Mnemonic::Movzx | Mnemonic::Movsx if target != 0 => {
             if instruction.op0_register().size() >= 4 {
-                (set(value || loaded), None)
+                (set(value.max(loaded)), None)
             } else {
-                (add(value || loaded), None)
+                (add(value.max(loaded)), None)
             }
         }
         Mnemonic::Mov if first_is_register => other(instruction, before, factory),
-        Mnemonic::Mov => (before, value.then_some("stores it")),
+        Mnemonic::Mov => (before, stored),
         Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Bt | Mnemonic::Nop => (before, None),
         Mnemonic::Xor | Mnemonic::Sub
             if first_is_register
@@ -403,7 +462,7 @@ fn transfer(
                 && instruction.op0_register() == instruction.op1_register()
                 && instruction.op0_register().size() >= 4 =>
         {
-            (set(false), None)
+            (set(Address::Other), None)
         }
         Mnemonic::Add
         | Mnemonic::Adc
@@ -422,22 +481,24 @@ fn transfer(
         | Mnemonic::Rol
         | Mnemonic::Ror => {
             if target != 0 {
-                (add(value || loaded), None)
+                (add(value.max(loaded)), None)
             } else {
-                (before, value.then_some("stores it"))
+                (before, stored)
             }
         }
         // Three operands do not read the first.
-        Mnemonic::Imul if instruction.op_count() == 3 => (set(value || loaded), None),
-        Mnemonic::Imul if instruction.op_count() == 2 && target != 0 => (add(value || loaded), None),
-        _ if is_conditional_move(instruction) => (add(value || loaded), None),
+        Mnemonic::Imul if instruction.op_count() == 3 => (set(value.max(loaded)), None),
+        Mnemonic::Imul if instruction.op_count() == 2 && target != 0 => (add(value.max(loaded)), None),
+        _ if is_conditional_move(instruction) => (add(value.max(loaded)), None),
         _ if is_set_condition(instruction) => (before, None),
         Mnemonic::Push => {
-            let pushed = operands(instruction, 0) & before != 0 || node.immediate || loaded;
-            (before, pushed.then_some("puts it on the stack"))
+            let pushed = before.of(operands(instruction, 0)).max(node.immediate).max(loaded);
+            (before, (pushed != Address::Other).then_some("puts it on the stack"))
         }
-        _ if loaded => (before, Some("reads it from changed data and uses it in a way that is not followed")),
-        _ if node.immediate => (before, Some("uses it in a way that is not followed")),
+        _ if loaded != Address::Other => {
+            (before, Some("reads it from changed data and uses it in a way that is not followed"))
+        }
+        _ if node.immediate != Address::Other => (before, Some("uses it in a way that is not followed")),
         _ => other(instruction, before, factory),
     }
 }
@@ -454,29 +515,33 @@ fn is_set_condition(instruction: &Instruction) -> bool {
 
 fn string_instruction(
     instruction: &Instruction,
-    before: Registers,
-    holds: bool,
-) -> (Registers, Option<&'static str>) {
+    before: State,
+    held: Address,
+) -> (State, Option<&'static str>) {
     use Mnemonic::{
         Cmpsb, Cmpsd, Cmpsq, Cmpsw, Lodsb, Lodsd, Lodsq, Lodsw, Movsb, Movsd, Movsq, Movsw, Scasb, Scasd,
         Scasq, Scasw,
     };
-    let read = before & RSI != 0;
+    let read = if before.of(RSI) == Address::Holder { held } else { Address::Other };
     match instruction.mnemonic() {
-        Movsb | Movsw | Movsd | Movsq => (before, (read && holds).then_some("copies data that holds it")),
+        Movsb | Movsw | Movsd | Movsq => {
+            (before, (read != Address::Other).then_some("copies data that holds it"))
+        }
         Cmpsb | Cmpsw | Cmpsd | Cmpsq | Scasb | Scasw | Scasd | Scasq => (before, None),
-        Lodsb | Lodsw | Lodsd | Lodsq => (if read && holds { before | RAX } else { before }, None),
+        Lodsb | Lodsw | Lodsd | Lodsq => (before.with(RAX, read), None),
         // STOS writes RAX to memory; port instructions are not followed.
-        _ => (before, (before & (RAX | RSI | RDI | RDX) != 0).then_some("uses it in a string instruction")),
+        _ => {
+            (before, (before.any & (RAX | RSI | RDI | RDX) != 0).then_some("uses it in a string instruction"))
+        }
     }
 }
 
 /// An instruction that is not on the list: it may read addresses to reach memory, nothing else.
 fn other(
     instruction: &Instruction,
-    before: Registers,
+    before: State,
     factory: &mut InstructionInfoFactory,
-) -> (Registers, Option<&'static str>) {
+) -> (State, Option<&'static str>) {
     let address = bit(instruction.memory_base()) | bit(instruction.memory_index());
     let own = operands(instruction, 0);
     let (mut read, mut written) = (0, 0);
@@ -489,6 +554,6 @@ fn other(
         }
     }
     // What is read beyond explicit operands is implied by the instruction, unless it is part of an address.
-    let value = (read & !address | read & own) & before;
-    (before & !written, (value != 0).then_some("uses it in a way that is not followed"))
+    let value = (read & !address | read & own) & before.any;
+    (before.only(!written), (value != 0).then_some("uses it in a way that is not followed"))
 }

@@ -6,7 +6,7 @@ use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind};
 use xsplice_objects::{Class, SectionId, Special};
 
 use crate::entries::{Entries, Entry, Spot};
-use crate::flow::Wanted;
+use crate::flow::{Address, Wanted};
 use crate::items::{ItemId, ItemKind};
 use crate::meaning::{self, View};
 
@@ -38,10 +38,10 @@ pub(crate) enum Leave {
 pub(crate) struct Node {
     /// What it is; its address counts from the start of its section.
     pub(crate) instruction: Instruction,
-    /// Whether its memory operand refers to what is looked for.
-    pub(crate) memory: bool,
-    /// Whether its immediate does.
-    pub(crate) immediate: bool,
+    /// What its memory operand refers to.
+    pub(crate) memory: Address,
+    /// What its immediate refers to.
+    pub(crate) immediate: Address,
     /// What comes after it.
     pub(crate) next: Vec<usize>,
     /// What may run instead of it or when it faults: alternatives and fixups.
@@ -134,7 +134,7 @@ impl Graph {
                 symbol: 0,
                 offset: instruction.near_branch_target().cast_signed(),
             });
-            let (mut memory, mut immediate) = (false, false);
+            let (mut memory, mut immediate) = (Address::Other, Address::Other);
             for relocation in section.relocations_in(instruction.ip(), instruction.next_ip()) {
                 let adjust = if relocation.kind.is_relative() {
                     (instruction.next_ip() - relocation.offset).cast_signed()
@@ -147,9 +147,11 @@ impl Graph {
                 if branch && !in_memory {
                     target = Some(spot);
                     self.calls.insert((section_id, relocation.offset));
-                } else if wanted.is_wanted(spot) {
-                    memory |= in_memory;
-                    immediate |= !in_memory;
+                    continue;
+                }
+                let address = wanted.address(spot);
+                if address != Address::Other {
+                    *(if in_memory { &mut memory } else { &mut immediate }) = address;
                     self.wanted.insert((section_id, relocation.offset), spot);
                 }
             }
@@ -187,8 +189,8 @@ impl Graph {
         self.starts.entry((section, instruction.ip())).or_insert(self.nodes.len());
         self.nodes.push(Node {
             instruction: *instruction,
-            memory: false,
-            immediate: false,
+            memory: Address::Other,
+            immediate: Address::Other,
             next: Vec::new(),
             instead: Vec::new(),
             lost: !known,

@@ -15,7 +15,7 @@ use xsplice_report::{Diagnostic, Problems};
 use crate::codes;
 use crate::difference;
 use crate::entries::{Entries, Spot};
-use crate::flow::{Flow, Wanted};
+use crate::flow::{Address, Flow, Wanted};
 use crate::items::{Item, ItemId, ItemKind, Items};
 use crate::meaning::{Content, Fingerprint, Known, Meaning, View};
 use crate::names;
@@ -127,9 +127,14 @@ impl Changes {
             .enumerate()
             .flat_map_iter(|(index, correlated)| self.sides(index, correlated, &data))
             .collect();
-        let holds = sides.iter().any(|side| side.holds);
-        let found: Vec<BTreeMap<Key, Finding>> =
-            sides.into_par_iter().map(|side| Side { holds, ..side }.findings()).collect();
+        let holders: Arc<BTreeSet<Key>> =
+            Arc::new(sides.iter().flat_map(|side| side.holder_keys.iter().cloned()).collect());
+        let nested = sides.iter().any(|side| side.holds_holder(&holders));
+        let held = if nested { Address::Holder } else { Address::Data };
+        let found: Vec<BTreeMap<Key, Finding>> = sides
+            .into_par_iter()
+            .map(|side| Side { held, holder_keys: (*holders).clone(), ..side }.findings())
+            .collect();
         let mut merged: BTreeMap<Key, Finding> = BTreeMap::new();
         for (key, finding) in found.into_iter().flatten() {
             let known = merged.entry(key).or_default();
@@ -307,17 +312,27 @@ struct Side<'a> {
     items: BTreeMap<ItemId, BTreeSet<Key>>,
     /// Changed data of other objects.
     names: BTreeMap<String, BTreeSet<Key>>,
-    /// Whether any of it holds the address of any.
-    holds: bool,
+    /// Those of `items` that hold the address of any.
+    holders: BTreeMap<ItemId, BTreeSet<Key>>,
+    /// What of all changed data holds the address of any.
+    holder_keys: BTreeSet<Key>,
+    /// What may be read from a holder.
+    held: Address,
 }
 
 impl Wanted for Side<'_> {
-    fn is_wanted(&self, spot: Spot) -> bool {
-        self.keys(spot).is_some()
+    fn address(&self, spot: Spot) -> Address {
+        let Some(keys) = self.keys(spot) else { return Address::Other };
+        let item = spot.section.and_then(|section| self.view.items.at(section, spot.offset));
+        let holder = match item {
+            Some((id, _)) => self.holders.contains_key(&id),
+            None => keys.iter().any(|key| self.holder_keys.contains(key)),
+        };
+        if holder { Address::Holder } else { Address::Data }
     }
 
-    fn holds_addresses(&self) -> bool {
-        self.holds
+    fn held(&self) -> Address {
+        self.held
     }
 }
 
@@ -337,7 +352,17 @@ impl<'a> Side<'a> {
                 Some((symbol.name.clone(), BTreeSet::from([(None, name.clone())])))
             })
             .collect();
-        let mut side = Side { correlated, view, entries, debug, items, names, holds: false };
+        let mut side = Side {
+            correlated,
+            view,
+            entries,
+            debug,
+            items,
+            names,
+            holders: BTreeMap::new(),
+            holder_keys: BTreeSet::new(),
+            held: Address::Data,
+        };
         if side.items.is_empty() && side.names.is_empty() {
             return side;
         }
@@ -358,7 +383,12 @@ impl<'a> Side<'a> {
                     continue;
                 }
                 let held = self.held_by(item);
-                self.holds |= !held.is_empty();
+                if !held.is_empty() {
+                    if let Some(known) = known.filter(|_| !nameless) {
+                        self.holder_keys.extend(known.iter().cloned());
+                    }
+                    self.holders.insert(id, held.clone());
+                }
                 if nameless && known.is_none_or(|known| !held.is_subset(known)) && !held.is_empty() {
                     more.entry(id).or_default().extend(held);
                 }
@@ -370,6 +400,23 @@ impl<'a> Side<'a> {
                 self.items.entry(id).or_default().extend(keys);
             }
         }
+    }
+
+    /// Whether a holder holds the address of a holder: then what is read from one may be one again.
+    fn holds_holder(&self, holder_keys: &BTreeSet<Key>) -> bool {
+        self.holders.iter().any(|(id, held)| {
+            let item = self.view.items.get(*id);
+            let section = self.view.items.object.section(item.section);
+            let nameless = |spot: Spot| {
+                let target = spot.section.and_then(|home| self.view.items.at(home, spot.offset));
+                target.is_some_and(|(target, _)| self.holders.contains_key(&target))
+            };
+            held.iter().any(|key| holder_keys.contains(key))
+                || section
+                    .relocations_in(item.start, item.end)
+                    .iter()
+                    .any(|relocation| nameless(self.view.spot(relocation, 0)))
+        })
     }
 
     fn held_by(&self, item: &Item) -> BTreeSet<Key> {
@@ -445,7 +492,10 @@ impl<'a> Side<'a> {
             }
             for relocation in section.relocations.iter().filter(|r| !seen.contains(&(id, r.offset))) {
                 let holder = items.at(id, relocation.offset.cast_signed()).map(|(holder, _)| holder);
-                if holder.is_some_and(|holder| self.items.contains_key(&holder)) {
+                if let Some(held) = holder.and_then(|holder| self.holders.get(&holder)) {
+                    for key in held {
+                        findings.entry(key.clone()).or_default().is_used = true;
+                    }
                     continue;
                 }
                 // Where an instruction ends is not known here; any place that may be meant counts.
@@ -492,7 +542,7 @@ fn refusal(
 ) -> Option<Diagnostic> {
     let parts = correlated.parts;
     let section = section_of(&parts.patched, &datum.name);
-    let place = parts.pair.place(&datum.name).section(section);
+    let place = parts.pair.place(&datum.name).section(section.as_str());
     let (name, difference) = (&datum.name, &datum.difference);
     let list = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join("; ");
     if !finding.escapes.is_empty() {
@@ -522,7 +572,11 @@ fn refusal(
                 .advice("Add new data beside it, and let the code that matters use that."),
         );
     }
-    if is_copy && !finding.is_used {
+    // With -fdata-sections each has a section of its own name, which nothing else can be found by.
+    let plain = [".rodata", ".data.rel.ro", ".data.rel.ro.local"].iter().any(|family| {
+        section.strip_prefix(family).is_some_and(|rest| rest.is_empty() || rest[1..] == **name)
+    });
+    if is_copy && !finding.is_used && !plain {
         let what = format!("read-only data {name} changed ({difference}), and nothing seems to use it");
         return Some(
             Diagnostic::new(codes::RODATA_CHANGED, what)

@@ -30,7 +30,12 @@ pub fn add_users(
             return Ok(());
         }
         let known: BTreeSet<String> = pairs.iter().map(|pair| pair.path.clone()).collect();
-        pairs.extend(find(&fresh)?.into_iter().filter(|pair| !known.contains(&pair.path)));
+        let refers = |pair: &ObjectPair| {
+            let undefined = pair.base.symbols.iter().filter(|symbol| symbol.home == Home::Undefined);
+            undefined.into_iter().any(|symbol| fresh.contains(&symbol.name))
+        };
+        let found = find(&fresh)?.into_iter();
+        pairs.extend(found.filter(|pair| !known.contains(&pair.path) && refers(pair)));
         asked.extend(fresh);
     }
 }
