@@ -132,6 +132,9 @@ struct Summary {
     returns: State,
 }
 
+/// What is known of a function with these registers at its start; nothing yet while it is being walked.
+type Known = Option<Rc<Summary>>;
+
 /// The functions of one side of an object.
 pub(crate) struct Flow<'f> {
     view: &'f View<'f>,
@@ -142,7 +145,7 @@ pub(crate) struct Flow<'f> {
     reaching: BTreeSet<ItemId>,
     /// Functions whose address is taken, so that callers are not known.
     taken: BTreeSet<ItemId>,
-    done: RefCell<BTreeMap<(ItemId, State), Option<Rc<Summary>>>>,
+    done: RefCell<BTreeMap<(ItemId, State), Known>>,
 }
 
 impl<'f> Flow<'f> {
@@ -464,22 +467,7 @@ fn transfer(
         {
             (set(Address::Other), None)
         }
-        Mnemonic::Add
-        | Mnemonic::Adc
-        | Mnemonic::Sub
-        | Mnemonic::Sbb
-        | Mnemonic::And
-        | Mnemonic::Or
-        | Mnemonic::Xor
-        | Mnemonic::Inc
-        | Mnemonic::Dec
-        | Mnemonic::Neg
-        | Mnemonic::Not
-        | Mnemonic::Shl
-        | Mnemonic::Shr
-        | Mnemonic::Sar
-        | Mnemonic::Rol
-        | Mnemonic::Ror => {
+        mnemonic if is_arithmetic(mnemonic) => {
             if target != 0 {
                 (add(value.max(loaded)), None)
             } else {
@@ -501,6 +489,21 @@ fn transfer(
         _ if node.immediate != Address::Other => (before, Some("uses it in a way that is not followed")),
         _ => other(instruction, before, factory),
     }
+}
+
+/// Computes its first operand from both, or from the first alone.
+fn is_arithmetic(mnemonic: Mnemonic) -> bool {
+    use Mnemonic::{Adc, Add, And, Dec, Inc, Neg, Not, Or, Rol, Ror, Sar, Sbb, Shl, Shr, Sub, Xor};
+    matches!(
+        mnemonic,
+        Add | Adc | Sub | Sbb | And | Or | Xor | Inc | Dec | Neg | Not | Shl | Shr | Sar | Rol | Ror
+    )
+}
+
+/// Reads RAX or RDX without naming it.
+fn reads_unnamed(mnemonic: Mnemonic) -> bool {
+    use Mnemonic::{Cmpxchg, Cmpxchg8b, Cmpxchg16b, Div, Idiv, Imul, Mul, Xlatb};
+    matches!(mnemonic, Mul | Imul | Div | Idiv | Cmpxchg | Cmpxchg8b | Cmpxchg16b | Xlatb)
 }
 
 fn is_conditional_move(instruction: &Instruction) -> bool {
@@ -554,6 +557,8 @@ fn other(
         }
     }
     // What is read beyond explicit operands is implied by the instruction, unless it is part of an address.
+    // Some instructions read a register twice, and only one of the two is seen here.
+    let address = if reads_unnamed(instruction.mnemonic()) { 0 } else { address };
     let value = (read & !address | read & own) & before.any;
     (before.only(!written), (value != 0).then_some("uses it in a way that is not followed"))
 }

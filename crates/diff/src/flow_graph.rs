@@ -126,62 +126,75 @@ impl Graph {
                 }
                 continue;
             }
-            let offsets = decoder.get_constant_offsets(&instruction);
-            let index = self.nodes.len();
-            let branch = matches!(instruction.op0_kind(), OpKind::NearBranch64);
-            let mut target = branch.then(|| Spot {
-                section: Some(section_id),
-                symbol: 0,
-                offset: instruction.near_branch_target().cast_signed(),
-            });
-            let (mut memory, mut immediate) = (Address::Other, Address::Other);
-            for relocation in section.relocations_in(instruction.ip(), instruction.next_ip()) {
-                let adjust = if relocation.kind.is_relative() {
-                    (instruction.next_ip() - relocation.offset).cast_signed()
-                } else {
-                    0
-                };
-                let spot = view.spot(relocation, adjust);
-                let field = (relocation.offset - instruction.ip()) as usize;
-                let in_memory = offsets.has_displacement() && offsets.displacement_offset() == field;
-                if branch && !in_memory {
-                    target = Some(spot);
-                    self.calls.insert((section_id, relocation.offset));
-                    continue;
-                }
-                let address = wanted.address(spot);
-                if address != Address::Other {
-                    *(if in_memory { &mut memory } else { &mut immediate }) = address;
-                    self.wanted.insert((section_id, relocation.offset), spot);
-                }
-            }
-            let (leave, falls) = match instruction.flow_control() {
-                FlowControl::Return => (Leave::Return, false),
-                FlowControl::Call | FlowControl::IndirectCall => (Leave::Call, true),
-                FlowControl::IndirectBranch => (Leave::Tail, false),
-                FlowControl::UnconditionalBranch => (Leave::No, false),
-                _ => (Leave::No, true),
-            };
-            let indirect = matches!(leave, Leave::Call | Leave::Tail).then_some(Callee::Unknown);
-            self.starts.entry((section_id, instruction.ip())).or_insert(index);
-            self.nodes.push(Node {
-                lost: instruction.flow_control() == FlowControl::IndirectBranch,
-                instruction,
-                memory,
-                immediate,
-                next: Vec::new(),
-                instead: Vec::new(),
-                leave,
-                callee: indirect,
-            });
+            let target = self.instruction(view, wanted, section_id, &instruction, &decoder);
+            let index = self.nodes.len() - 1;
             if let Some(target) = target {
                 branches.push(Branch { node: index, target });
             }
-            if falls && decoder.can_decode() {
+            if falls(&instruction) && decoder.can_decode() {
                 self.nodes[index].next.push(index + 1);
             }
         }
         (first, self.nodes.len())
+    }
+
+    /// Adds a node; gives where it branches to.
+    fn instruction(
+        &mut self,
+        view: &View<'_>,
+        wanted: &dyn Wanted,
+        section_id: SectionId,
+        instruction: &Instruction,
+        decoder: &Decoder<'_>,
+    ) -> Option<Spot> {
+        let offsets = decoder.get_constant_offsets(instruction);
+        let branch = matches!(instruction.op0_kind(), OpKind::NearBranch64);
+        let mut target = branch.then(|| Spot {
+            section: Some(section_id),
+            symbol: 0,
+            offset: instruction.near_branch_target().cast_signed(),
+        });
+        let (mut memory, mut immediate) = (Address::Other, Address::Other);
+        let section = view.items.object.section(section_id);
+        for relocation in section.relocations_in(instruction.ip(), instruction.next_ip()) {
+            let adjust = if relocation.kind.is_relative() {
+                (instruction.next_ip() - relocation.offset).cast_signed()
+            } else {
+                0
+            };
+            let spot = view.spot(relocation, adjust);
+            let field = (relocation.offset - instruction.ip()) as usize;
+            let in_memory = offsets.has_displacement() && offsets.displacement_offset() == field;
+            if branch && !in_memory {
+                target = Some(spot);
+                self.calls.insert((section_id, relocation.offset));
+                continue;
+            }
+            let address = wanted.address(spot);
+            if address != Address::Other {
+                *(if in_memory { &mut memory } else { &mut immediate }) = address;
+                self.wanted.insert((section_id, relocation.offset), spot);
+            }
+        }
+        let leave = match instruction.flow_control() {
+            FlowControl::Return => Leave::Return,
+            FlowControl::Call | FlowControl::IndirectCall => Leave::Call,
+            FlowControl::IndirectBranch => Leave::Tail,
+            _ => Leave::No,
+        };
+        let indirect = matches!(leave, Leave::Call | Leave::Tail).then_some(Callee::Unknown);
+        self.starts.entry((section_id, instruction.ip())).or_insert(self.nodes.len());
+        self.nodes.push(Node {
+            lost: instruction.flow_control() == FlowControl::IndirectBranch,
+            instruction: *instruction,
+            memory,
+            immediate,
+            next: Vec::new(),
+            instead: Vec::new(),
+            leave,
+            callee: indirect,
+        });
+        target
     }
 
     /// Bytes that are no known instruction; the trap of a bug frame goes on behind itself.
@@ -274,9 +287,19 @@ impl Graph {
         }
         if node.leave == Leave::No {
             node.leave = Leave::Tail;
+            // Into the middle of something, where more registers count than a function's arguments.
+            node.lost |= callee == Callee::Unknown;
         }
         node.callee = Some(callee);
     }
+}
+
+/// Whether the next instruction may come after it.
+fn falls(instruction: &Instruction) -> bool {
+    !matches!(
+        instruction.flow_control(),
+        FlowControl::Return | FlowControl::IndirectBranch | FlowControl::UnconditionalBranch
+    )
 }
 
 fn callee(view: &View<'_>, target: Spot) -> Callee {

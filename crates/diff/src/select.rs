@@ -351,6 +351,7 @@ impl<'s, 'p> Selector<'s, 'p> {
                     && !correlated.copies.contains_key(&id) =>
             {
                 let name = self.shipped_name(index, base)?;
+                self.check_constant(index, base, &name, by);
                 Some((self.hypervisor(index, name, by)?, start))
             }
             _ => Some((Target::Piece(self.include(index, id, because)?), start)),
