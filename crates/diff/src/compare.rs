@@ -202,7 +202,7 @@ impl<'p> Compared<'p> {
         }
     }
 
-    fn note_init(&mut self, name: &str, what: &str) {
+    pub(crate) fn note_init(&mut self, name: &str, what: &str) {
         let object = self.correlated.parts.pair.path.clone();
         self.init.push(InitChange { object, name: name.to_owned(), what: what.to_owned() });
     }
@@ -233,6 +233,10 @@ impl<'p> Compared<'p> {
                 None => Verdict::New,
             };
             if item.class == Class::Text {
+                if verdict != Verdict::Same && !item.sized {
+                    self.refuse_label(id);
+                    continue;
+                }
                 self.functions.insert(id, verdict);
                 continue;
             }
@@ -258,11 +262,11 @@ impl<'p> Compared<'p> {
         }
     }
 
-    fn base_fingerprint(&self, head: ItemId) -> Fingerprint {
+    pub(crate) fn base_fingerprint(&self, head: ItemId) -> Fingerprint {
         self.correlated.base.fingerprint(head, &self.correlated.parts.base_entries.by_item)
     }
 
-    fn patched_fingerprint(&self, head: ItemId) -> Fingerprint {
+    pub(crate) fn patched_fingerprint(&self, head: ItemId) -> Fingerprint {
         self.correlated.patched.fingerprint(head, &self.correlated.parts.patched_entries.by_item)
     }
 
@@ -331,7 +335,7 @@ impl<'p> Compared<'p> {
         }
     }
 
-    fn raw(
+    pub(crate) fn raw(
         &self,
         items: &crate::items::Items<'_>,
         id: xsplice_objects::SectionId,
@@ -345,64 +349,5 @@ impl<'p> Compared<'p> {
             .map(|r| (r.offset, r.kind, view.meaning(view.spot(r, 0), None)))
             .collect();
         (section.data.clone(), references)
-    }
-
-    /// Assembler code is compared section by section: labels have no sizes, and code falls through from one to
-    /// the next.
-    fn compare_assembler(&mut self) {
-        let parts = self.correlated.parts;
-        let names: BTreeSet<(String, Class)> = [parts.base.object, parts.patched.object]
-            .into_iter()
-            .flat_map(|object| {
-                object.sections.iter().filter(|s| s.size > 0).map(|s| (s.name.clone(), s.class))
-            })
-            .filter(|(_, class)| !matches!(class, Class::Ignored | Class::Tables | Class::Unknown))
-            .collect();
-        for (name, class) in names {
-            let find = |items: &crate::items::Items<'_>| {
-                let found = items.object.sections().find(|(_, s)| s.name == name && s.class == class);
-                found.map(|(id, section)| (self.raw(items, id), section.size))
-            };
-            if find(&parts.base) == find(&parts.patched) {
-                continue;
-            }
-            if class.is_init() {
-                self.note_init(&name, "assembler code or data of boot changed");
-                continue;
-            }
-            let labels = self.labels_near_change(&name);
-            self.problems.push(
-                Diagnostic::new(
-                    codes::ASSEMBLER_CHANGED,
-                    format!("assembler code in section {name} changed"),
-                )
-                .at(Place::object(&parts.pair.path).source(&parts.pair.source, None).section(&name))
-                .why(format!("Labels say neither where a function ends nor who falls into it{labels}."))
-                .advice("Change the C code that calls it instead, or boot a fixed hypervisor."),
-            );
-        }
-    }
-
-    fn labels_near_change(&self, section: &str) -> String {
-        let parts = self.correlated.parts;
-        let list = |items: &crate::items::Items<'_>| -> BTreeMap<String, Vec<u8>> {
-            items
-                .iter()
-                .filter(|(_, item)| {
-                    items.object.section(item.section).name == section && item.kind != ItemKind::Blob
-                })
-                .map(|(_, item)| {
-                    let bytes = items.object.section(item.section).bytes(item.start, item.end).into_owned();
-                    (item.name.clone(), bytes)
-                })
-                .collect()
-        };
-        let (before, after) = (list(&parts.base), list(&parts.patched));
-        let changed: Vec<&str> = after
-            .iter()
-            .filter(|(name, bytes)| before.get(*name) != Some(bytes))
-            .map(|(n, _)| n.as_str())
-            .collect();
-        if changed.is_empty() { String::new() } else { format!("; changed labels: {}", changed.join(", ")) }
     }
 }

@@ -4,6 +4,7 @@
 //! [`ObjectPair::parse`], [`Parts::of`], [`Correlated::of`], [`Compared::of`], [`Selection::of`],
 //! [`Patchable::check`]. Objects that the patch leaves alone join by [`add_users`]. Nothing here runs a program or reads a file.
 
+mod assembler;
 mod check;
 pub mod codes;
 mod compare;
