@@ -156,7 +156,7 @@ fn parse(captured: &CapturedBuild) -> Result<Vec<ObjectPair>, Problems> {
 
 /// The objects of the hypervisor that hold any of the names, as the original build made them.
 fn untouched(captured: &CapturedBuild, names: &BTreeSet<String>) -> Result<Vec<ObjectPair>, Problems> {
-    let finders: Vec<Finder<'_>> = names.iter().map(|name| Finder::new(name)).collect();
+    let finders: Vec<Finder<'_>> = names.iter().map(Finder::new).collect();
     let changed: BTreeSet<&str> = captured.objects.iter().map(|object| object.path.as_str()).collect();
     let objects: Vec<&BaseObject> = captured
         .base_objects
