@@ -1,7 +1,11 @@
 //! What `xsplice build` does: plan, build, then the stages that it shares with `xsplice diff`.
 
-use xsplice_build::{CapturedBuild, CapturedObject, Planned, Request};
-use xsplice_diff::{InitChange, Input, Loader};
+use std::collections::BTreeSet;
+
+use memchr::memmem::Finder;
+use rayon::prelude::*;
+use xsplice_build::{BaseObject, CapturedBuild, CapturedObject, Planned, Request};
+use xsplice_diff::{InitChange, Input, Loader, ObjectPair};
 use xsplice_link::{FuncsLayout, Ids, Metadata};
 use xsplice_objects::{HookKind, Object};
 use xsplice_report::{Outcome, Problems};
@@ -45,7 +49,8 @@ pub(crate) fn run(
         loader: loader(&captured),
         payload: Some(wanted(inputs, &captured, report)),
     });
-    let verified = stages::run(&objects, host.as_ref(), &mut report.findings)?;
+    let rest = |names: &BTreeSet<String>| untouched(&captured, names);
+    let verified = stages::run(&objects, &rest, host.as_ref(), &mut report.findings)?;
     if host.is_none() {
         return Err(no_symbols());
     }
@@ -95,6 +100,37 @@ fn input(object: &CapturedObject) -> Input<'_> {
         base: object.base.as_deref(),
         patched: object.patched.as_deref(),
     }
+}
+
+/// The objects of the hypervisor that hold any of the names, as the original build made them.
+fn untouched(captured: &CapturedBuild, names: &BTreeSet<String>) -> Result<Vec<ObjectPair>, Problems> {
+    let finders: Vec<Finder<'_>> = names.iter().map(Finder::new).collect();
+    let changed: BTreeSet<&str> = captured.objects.iter().map(|object| object.path.as_str()).collect();
+    let objects: Vec<&BaseObject> = captured
+        .base_objects
+        .list()
+        .iter()
+        .filter(|object| object.linked && !changed.contains(object.path.as_str()))
+        .collect();
+    let parsed = objects
+        .par_iter()
+        .filter_map(|object| {
+            let bytes = match captured.base_objects.read(&object.path) {
+                Ok(bytes) => bytes,
+                Err(problem) => return Some(Err(problem.into())),
+            };
+            let holds = finders.iter().any(|finder| finder.find(&bytes).is_some());
+            let input = Input {
+                path: &object.path,
+                source: &object.source,
+                assembler: object.assembler,
+                base: Some(&bytes),
+                patched: Some(&bytes),
+            };
+            (holds && !Object::is_32_bit(&bytes)).then(|| ObjectPair::parse(input))
+        })
+        .collect();
+    stages::collect(parsed)
 }
 
 fn wanted(inputs: &Inputs, captured: &CapturedBuild, report: &Report) -> Wanted {

@@ -3,6 +3,8 @@
 //! Each takes the value of the one before it. A stage cannot be left out, since its type has no other constructor:
 //! only a [`Patchable`] can be linked, and only a [`Verified`] payload can be written.
 
+use std::collections::BTreeSet;
+
 use rayon::prelude::*;
 use xsplice_diff::{
     Changes, Compared, Correlated, Input, Loader, ObjectPair, Parts, Patchable, Selection, World,
@@ -39,6 +41,9 @@ impl Verified {
     }
 }
 
+/// Gives the objects that the change leaves alone and that may refer to any of the names, each beside itself.
+pub(crate) type Rest<'r> = dyn Fn(&BTreeSet<String>) -> Result<Vec<ObjectPair>, Problems> + 'r;
+
 /// The host that a change is for.
 pub(crate) struct Host<'h> {
     /// The shipped hypervisor.
@@ -71,16 +76,19 @@ pub(crate) struct Wanted {
 /// Everything that stands in the way of a payload, as far as the stages came.
 pub(crate) fn run(
     inputs: &[Input<'_>],
+    rest: &Rest<'_>,
     host: Option<&Host<'_>>,
     findings: &mut Findings,
 ) -> Result<Option<Verified>, Problems> {
     pause::at("parse");
-    let pairs: Vec<ObjectPair> = collect(inputs.par_iter().map(|input| ObjectPair::parse(*input)).collect())?;
+    let mut pairs: Vec<ObjectPair> =
+        collect(inputs.par_iter().map(|input| ObjectPair::parse(*input)).collect())?;
+    xsplice_diff::add_users(&mut pairs, rest)?;
     pause::at("correlate");
     let parts: Vec<Parts<'_>> = collect(pairs.par_iter().map(Parts::of).collect())?;
     let correlated: Vec<Correlated<'_>> = parts.par_iter().map(Correlated::of).collect();
     pause::at("compare");
-    let compared: Vec<Compared<'_>> = correlated.into_par_iter().map(Compared::of).collect();
+    let compared: Vec<Compared<'_>> = Compared::all(correlated);
     note_changes(&compared, findings);
     pause::at("select");
     let Some(host) = host else { return end_with_compare(&parts, &compared, findings).map(|()| None) };
@@ -107,7 +115,8 @@ pub(crate) fn run(
     verify(host, wanted, image, findings).map(Some)
 }
 
-fn collect<T>(results: Vec<Result<T, Problems>>) -> Result<Vec<T>, Problems> {
+/// All values, or all problems.
+pub(crate) fn collect<T>(results: Vec<Result<T, Problems>>) -> Result<Vec<T>, Problems> {
     let mut problems = Problems::new();
     let mut values = Vec::new();
     for result in results {

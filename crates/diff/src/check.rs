@@ -132,13 +132,12 @@ fn check_layouts(parts: &Parts<'_>, problems: &mut Problems) {
 
 /// Every function of the touched objects must be in the shipped hypervisor with the same size and code.
 fn check_base(parts: &Parts<'_>, world: &World<'_>, problems: &mut Problems) {
-    if parts.pair.assembler {
-        return;
-    }
     let file = parts.base.object.file.as_deref();
     let (mut seen, mut missing, mut different, mut code) = (0, Vec::new(), Vec::new(), Vec::new());
     for (id, item) in parts.base.iter() {
-        if item.kind != ItemKind::Function || item.class != Class::Text || item.weak {
+        let function = item.kind == ItemKind::Function && item.class == Class::Text && !item.weak;
+        // Labels of assembler code have no size that could be compared.
+        if !function || !item.sized {
             continue;
         }
         seen += 1;

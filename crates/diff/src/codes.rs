@@ -15,6 +15,14 @@ pub const RODATA_CHANGED: Code = Code::refusal(
     "rodata-changed",
     "Read-only data changed that is used from places which a payload cannot reach.",
 );
+/// Read-only data changed whose address is in the hands of somebody unknown.
+pub const RODATA_ESCAPES: Code = Code::refusal(
+    "rodata-escapes",
+    "Read-only data changed whose address is kept or passed on, so that old pointers lead to the old copy.",
+);
+/// Read-only data changed that too many functions use.
+pub const RODATA_USERS: Code =
+    Code::refusal("rodata-users", "Read-only data changed that too many functions use to replace them all.");
 /// A per-CPU variable that the hypervisor does not have.
 pub const NEW_PERCPU: Code = Code::refusal("new-percpu", "A payload cannot bring per-CPU variables.");
 /// Something that boot collects into an array.
@@ -103,6 +111,8 @@ pub const NO_DEBUG_INFO: Code = Code::failure(
 pub const ALL: &[Code] = &[
     DATA_CHANGED,
     RODATA_CHANGED,
+    RODATA_ESCAPES,
+    RODATA_USERS,
     NEW_PERCPU,
     BOOT_COLLECTED,
     INIT_REFERENCE,

@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rayon::prelude::*;
 use serde::Serialize;
 use xsplice_objects::Class;
 use xsplice_report::{Diagnostic, Difference, Place, Problems};
 
 use crate::codes;
 use crate::difference;
-use crate::items::{Item, ItemId, ItemKind};
-use crate::meaning::{EntryMeaning, Fingerprint, Known, Meaning};
+use crate::items::{ItemId, ItemKind};
+use crate::meaning::{EntryMeaning, Fingerprint, Known, Meaning, View};
 use crate::pair::Correlated;
+use crate::rodata::Changes;
 
 /// What became of a function that runs after boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +42,6 @@ pub struct Compared<'p> {
     pub correlated: Correlated<'p>,
     /// By head of function in the patched object.
     pub functions: BTreeMap<ItemId, Verdict>,
-    /// Changed read-only data of the patched object whose users all are in it: comes along as a new copy.
-    pub new_copies: BTreeSet<ItemId>,
     /// Functions of the original that the patched object does not have.
     pub removed: Vec<String>,
     /// Changes that wait for the next boot.
@@ -51,13 +51,31 @@ pub struct Compared<'p> {
 }
 
 impl<'p> Compared<'p> {
-    /// Compares both sides of a pair.
-    pub fn of(mut correlated: Correlated<'p>) -> Compared<'p> {
-        let problems = std::mem::take(&mut correlated.problems);
+    /// Compares both sides of a pair that is all there is.
+    pub fn of(correlated: Correlated<'p>) -> Compared<'p> {
+        let mut all = Compared::all(vec![correlated]);
+        // As many as were given.
+        all.remove(0)
+    }
+
+    /// Compares both sides of all pairs. Read-only data that changed changes code that refers to it, wherever it
+    /// is: see [`crate::add_users`].
+    pub fn all(mut correlated: Vec<Correlated<'p>>) -> Vec<Compared<'p>> {
+        let changes = Changes::spread(&mut correlated);
+        let found = changes.judge(&correlated);
+        correlated
+            .into_par_iter()
+            .zip(found)
+            .map(|(correlated, found)| Compared::one(correlated, &changes, found))
+            .collect()
+    }
+
+    fn one(mut correlated: Correlated<'p>, changes: &Changes, found: Problems) -> Compared<'p> {
+        let mut problems = std::mem::take(&mut correlated.problems);
+        problems.extend(found);
         let mut compared = Compared {
             correlated,
             functions: BTreeMap::new(),
-            new_copies: BTreeSet::new(),
             removed: Vec::new(),
             init: Vec::new(),
             problems,
@@ -66,7 +84,7 @@ impl<'p> Compared<'p> {
             compared.compare_assembler();
         } else {
             compared.compare_data();
-            compared.compare_functions();
+            compared.compare_functions(changes);
             compared.compare_orphans();
         }
         compared.compare_unknown();
@@ -80,56 +98,25 @@ impl<'p> Compared<'p> {
         self.functions.values().any(|verdict| *verdict != Verdict::Same)
     }
 
-    /// Changed read-only data makes its users differ, and they may be read-only data themselves: to a fixpoint.
     fn compare_data(&mut self) {
-        loop {
-            let changed = self.changed_read_only();
-            if changed.is_empty() {
-                break;
-            }
-            for id in changed {
-                let name = self.correlated.parts.patched.get(id).name.clone();
-                self.correlated.patched.rename(id, Known::New(name));
-                self.new_copies.insert(id);
-            }
-        }
         let parts = self.correlated.parts;
+        // Live data that leads to changed data is no change of its own: it is why that cannot be replaced.
+        let unmarked = self.correlated.patched.without_marks();
         for (id, item) in parts.patched.iter() {
-            // What is known by its content only is part of its users' meaning.
+            // What is known by its content only is part of its users' meaning, and so is a new copy.
             let by_content =
                 item.kind == ItemKind::Data && *self.correlated.patched.known(id) == Known::Content;
-            if item.kind == ItemKind::Function || by_content || self.new_copies.contains(&id) {
+            if item.kind == ItemKind::Function || by_content || self.correlated.copies.contains_key(&id) {
                 continue;
             }
             match self.correlated.counterpart[id.0] {
-                Some(base) => self.compare_datum(base, id),
+                Some(base) => self.compare_datum(&unmarked, base, id),
                 None => self.new_datum(id),
             }
         }
     }
 
-    fn changed_read_only(&self) -> Vec<ItemId> {
-        let parts = self.correlated.parts;
-        let movable = |id: &ItemId, item: &Item| {
-            item.kind == ItemKind::Data
-                && item.local
-                && item.class == Class::ReadOnly
-                && !self.new_copies.contains(id)
-                && *self.correlated.patched.known(*id) != Known::Content
-        };
-        let differs = |id: ItemId| match self.correlated.counterpart[id.0] {
-            Some(base) => self.correlated.base.data(base, None) != self.correlated.patched.data(id, None),
-            None => false,
-        };
-        parts
-            .patched
-            .iter()
-            .filter(|(id, item)| movable(id, item) && differs(*id))
-            .map(|(id, _)| id)
-            .collect()
-    }
-
-    fn compare_datum(&mut self, base_id: ItemId, id: ItemId) {
+    fn compare_datum(&mut self, unmarked: &View<'_>, base_id: ItemId, id: ItemId) {
         let parts = self.correlated.parts;
         let (base, item) = (parts.base.get(base_id), parts.patched.get(id));
         if item.class == Class::Unknown {
@@ -137,7 +124,7 @@ impl<'p> Compared<'p> {
             return;
         }
         let before = self.correlated.base.data(base_id, None);
-        let after = self.correlated.patched.data(id, None);
+        let after = unmarked.data(id, None);
         if before == after && base.class == item.class {
             return;
         }
@@ -166,10 +153,8 @@ impl<'p> Compared<'p> {
                 format!("read-only data {} changed: {what}", item.name),
             )
             .at(place)
-            .why("Other objects use the hypervisor's copy, which a payload cannot replace.")
-            .advice(
-                "Change the code that reads it instead, or wait for a release that replaces all its users.",
-            ),
+            .why("The hypervisor's copy was not constant, or another object's may stand for it: who uses which cannot be told.")
+            .advice("Change the code that reads it instead."),
             Class::BootArray => Diagnostic::new(
                 codes::BOOT_COLLECTED,
                 format!("entry {} of a boot-time array changed: {what}", item.name),
@@ -217,13 +202,14 @@ impl<'p> Compared<'p> {
         }
     }
 
-    fn note_init(&mut self, name: &str, what: &str) {
+    pub(crate) fn note_init(&mut self, name: &str, what: &str) {
         let object = self.correlated.parts.pair.path.clone();
         self.init.push(InitChange { object, name: name.to_owned(), what: what.to_owned() });
     }
 
-    fn compare_functions(&mut self) {
+    fn compare_functions(&mut self, changes: &Changes) {
         let parts = self.correlated.parts;
+        let unmarked = self.correlated.patched.without_marks();
         for (id, item) in parts.patched.iter() {
             if item.kind != ItemKind::Function || item.unit.is_some() {
                 continue;
@@ -235,12 +221,22 @@ impl<'p> Compared<'p> {
                     if before == after {
                         Verdict::Same
                     } else {
-                        Verdict::Changed(Box::new(self.first_difference(base, &before, id, &after)))
+                        let entries = &parts.patched_entries.by_item;
+                        let only_data = changes
+                            .used_by(&after, &self.correlated)
+                            .filter(|_| before == unmarked.fingerprint(id, entries));
+                        let difference =
+                            only_data.unwrap_or_else(|| self.first_difference(base, &before, id, &after));
+                        Verdict::Changed(Box::new(difference))
                     }
                 }
                 None => Verdict::New,
             };
             if item.class == Class::Text {
+                if verdict != Verdict::Same && !item.sized {
+                    self.refuse_label(id);
+                    continue;
+                }
                 self.functions.insert(id, verdict);
                 continue;
             }
@@ -266,7 +262,7 @@ impl<'p> Compared<'p> {
         }
     }
 
-    fn first_difference(
+    pub(crate) fn first_difference(
         &self,
         base: ItemId,
         before: &Fingerprint,
@@ -289,17 +285,17 @@ impl<'p> Compared<'p> {
         difference::of_functions(&before, &after)
     }
 
-    fn base_fingerprint(&self, head: ItemId) -> Fingerprint {
+    pub(crate) fn base_fingerprint(&self, head: ItemId) -> Fingerprint {
         self.correlated.base.fingerprint(head, &self.correlated.parts.base_entries.by_item)
     }
 
-    fn patched_fingerprint(&self, head: ItemId) -> Fingerprint {
+    pub(crate) fn patched_fingerprint(&self, head: ItemId) -> Fingerprint {
         self.correlated.patched.fingerprint(head, &self.correlated.parts.patched_entries.by_item)
     }
 
     fn compare_orphans(&mut self) {
         let parts = self.correlated.parts;
-        let meanings = |view: &crate::meaning::View<'_>, entries: &[crate::entries::Entry]| {
+        let meanings = |view: &View<'_>, entries: &[crate::entries::Entry]| {
             let mut all: Vec<EntryMeaning> = entries.iter().map(|entry| view.entry(entry, None)).collect();
             all.sort();
             all
@@ -348,13 +344,13 @@ impl<'p> Compared<'p> {
         }
     }
 
-    fn raw(
+    pub(crate) fn raw(
         &self,
         items: &crate::items::Items<'_>,
         id: xsplice_objects::SectionId,
     ) -> (Vec<u8>, Vec<(u64, xsplice_objects::RelocKind, Meaning)>) {
         let base = std::ptr::eq(items.object, self.correlated.parts.base.object);
-        let view = if base { &self.correlated.base } else { &self.correlated.patched };
+        let view = if base { self.correlated.base.clone() } else { self.correlated.patched.without_marks() };
         let section = items.object.section(id);
         let references = section
             .relocations
@@ -362,64 +358,5 @@ impl<'p> Compared<'p> {
             .map(|r| (r.offset, r.kind, view.meaning(view.spot(r, 0), None)))
             .collect();
         (section.data.clone(), references)
-    }
-
-    /// Assembler code is compared section by section: labels have no sizes, and code falls through from one to
-    /// the next.
-    fn compare_assembler(&mut self) {
-        let parts = self.correlated.parts;
-        let names: BTreeSet<(String, Class)> = [parts.base.object, parts.patched.object]
-            .into_iter()
-            .flat_map(|object| {
-                object.sections.iter().filter(|s| s.size > 0).map(|s| (s.name.clone(), s.class))
-            })
-            .filter(|(_, class)| !matches!(class, Class::Ignored | Class::Tables | Class::Unknown))
-            .collect();
-        for (name, class) in names {
-            let find = |items: &crate::items::Items<'_>| {
-                let found = items.object.sections().find(|(_, s)| s.name == name && s.class == class);
-                found.map(|(id, section)| (self.raw(items, id), section.size))
-            };
-            if find(&parts.base) == find(&parts.patched) {
-                continue;
-            }
-            if class.is_init() {
-                self.note_init(&name, "assembler code or data of boot changed");
-                continue;
-            }
-            let labels = self.labels_near_change(&name);
-            self.problems.push(
-                Diagnostic::new(
-                    codes::ASSEMBLER_CHANGED,
-                    format!("assembler code in section {name} changed"),
-                )
-                .at(Place::object(&parts.pair.path).source(&parts.pair.source, None).section(&name))
-                .why(format!("Labels say neither where a function ends nor who falls into it{labels}."))
-                .advice("Change the C code that calls it instead, or boot a fixed hypervisor."),
-            );
-        }
-    }
-
-    fn labels_near_change(&self, section: &str) -> String {
-        let parts = self.correlated.parts;
-        let list = |items: &crate::items::Items<'_>| -> BTreeMap<String, Vec<u8>> {
-            items
-                .iter()
-                .filter(|(_, item)| {
-                    items.object.section(item.section).name == section && item.kind != ItemKind::Blob
-                })
-                .map(|(_, item)| {
-                    let bytes = items.object.section(item.section).bytes(item.start, item.end).into_owned();
-                    (item.name.clone(), bytes)
-                })
-                .collect()
-        };
-        let (before, after) = (list(&parts.base), list(&parts.patched));
-        let changed: Vec<&str> = after
-            .iter()
-            .filter(|(name, bytes)| before.get(*name) != Some(bytes))
-            .map(|(n, _)| n.as_str())
-            .collect();
-        if changed.is_empty() { String::new() } else { format!("; changed labels: {}", changed.join(", ")) }
     }
 }

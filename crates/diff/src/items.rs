@@ -47,6 +47,8 @@ pub struct Item {
     pub end: u64,
     /// Size in bytes that its symbol says; less than the item where assembler put code of the function behind it.
     pub declared: u64,
+    /// Whether a symbol says that size; otherwise it is the way to the next name.
+    pub sized: bool,
     /// For a fragment that only its function jumps to: that function.
     pub unit: Option<ItemId>,
 }
@@ -194,6 +196,7 @@ impl<'o> Items<'o> {
             start,
             end,
             declared: end - start,
+            sized: symbols.iter().any(|s| s.size > 0),
             unit: None,
         });
         ItemId(self.items.len() - 1)
@@ -230,6 +233,7 @@ impl<'o> Items<'o> {
             start,
             end,
             declared: end - start,
+            sized: false,
             unit: None,
         });
         ids.push(ItemId(self.items.len() - 1));

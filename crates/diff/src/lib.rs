@@ -2,14 +2,17 @@
 //!
 //! Bytes of objects in, a [`Patchable`] selection out. Each stage takes the value of the one before it:
 //! [`ObjectPair::parse`], [`Parts::of`], [`Correlated::of`], [`Compared::of`], [`Selection::of`],
-//! [`Patchable::check`]. Nothing here runs a program or reads a file.
+//! [`Patchable::check`]. Objects that the patch leaves alone join by [`add_users`]. Nothing here runs a program or reads a file.
 
+mod assembler;
 mod changes;
 mod check;
 pub mod codes;
 mod compare;
 mod difference;
 mod entries;
+mod flow;
+mod flow_graph;
 mod hooks;
 mod items;
 mod listing;
@@ -19,7 +22,9 @@ mod pair;
 mod pieces;
 mod proof;
 mod reasons;
+mod rodata;
 mod select;
+mod users;
 mod words;
 
 pub use changes::{ChangedData, ChangedFunction, Changes, NamedFunction};
@@ -32,3 +37,4 @@ pub use pair::{Correlated, Input, ObjectPair, Parts};
 pub use pieces::{Hook, Loader, Piece, PieceId, PieceKind, Reference, Replaced, Target, World};
 pub use reasons::{How, ThroughOriginal};
 pub use select::Selection;
+pub use users::add_users;

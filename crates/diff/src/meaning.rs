@@ -5,6 +5,7 @@
 //! same function, or bytes without a name by their content.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind};
 use xsplice_objects::{Class, Home, Object, RelocKind, Relocation, Section, SectionId, Special, SymbolKind};
@@ -82,10 +83,15 @@ pub enum Known {
 }
 
 /// An object's items, and how they are spoken of.
+#[derive(Clone)]
 pub struct View<'o> {
     /// The items.
     pub items: &'o Items<'o>,
     known: Vec<Known>,
+    /// Read-only data that changed: code that refers to it is to be told from code that refers to the original's.
+    changed: BTreeSet<ItemId>,
+    /// The same in other objects.
+    changed_names: Arc<BTreeSet<String>>,
 }
 
 /// How deep content may lie in content before it is taken for a loop; Xen's tables need two levels.
@@ -107,7 +113,7 @@ impl<'o> View<'o> {
                 }
             })
             .collect();
-        View { items, known }
+        View { items, known, changed: BTreeSet::new(), changed_names: Arc::default() }
     }
 
     /// How an item is spoken of.
@@ -118,6 +124,21 @@ impl<'o> View<'o> {
     /// Changes how an item is spoken of.
     pub fn rename(&mut self, id: ItemId, known: Known) {
         self.known[id.0] = known;
+    }
+
+    /// Takes an item for another one than the original's.
+    pub(crate) fn mark_changed(&mut self, id: ItemId) {
+        self.changed.insert(id);
+    }
+
+    /// Takes what other objects have under these names for something else than the original has.
+    pub(crate) fn mark_names_changed(&mut self, names: Arc<BTreeSet<String>>) {
+        self.changed_names = names;
+    }
+
+    /// The same view as if no data had changed.
+    pub(crate) fn without_marks(&self) -> View<'o> {
+        View { changed: BTreeSet::new(), changed_names: Arc::default(), ..self.clone() }
     }
 
     fn object(&self) -> &'o Object {
@@ -144,7 +165,11 @@ impl<'o> View<'o> {
 
     fn meaning_in(&self, spot: Spot, unit: Option<ItemId>, path: &mut Vec<ItemId>) -> Meaning {
         let Some(section) = spot.section else {
-            return Meaning::Global(self.object().symbols[spot.symbol].name.clone(), spot.offset);
+            let name = self.object().symbols[spot.symbol].name.clone();
+            if self.changed_names.contains(&name) {
+                return Meaning::New(name, spot.offset);
+            }
+            return Meaning::Global(name, spot.offset);
         };
         match self.object().section(section).class {
             Class::Strings => {
@@ -190,6 +215,9 @@ impl<'o> View<'o> {
             let content = self.code_in(section, start, end, unit, path);
             path.pop();
             return Meaning::Bytes(Box::new(content), offset - start.cast_signed());
+        }
+        if self.changed.contains(&id) {
+            return Meaning::New(item.name.clone(), distance);
         }
         match self.known(id) {
             Known::Global(name) => Meaning::Global(name.clone(), distance),

@@ -37,6 +37,8 @@ pub struct ObjectPair {
     pub source: String,
     /// Whether the source is assembler.
     pub assembler: bool,
+    /// Whether the patch leaves the object alone: both sides are the same.
+    pub untouched: bool,
     /// Before the patch; empty where the patch brings the source.
     pub base: Object,
     /// After the patch; empty where the patch removes the source.
@@ -79,6 +81,7 @@ impl ObjectPair {
                 path: input.path.into(),
                 source: input.source.into(),
                 assembler: input.assembler,
+                untouched: input.base == input.patched,
                 base,
                 patched,
                 base_debug,
@@ -146,6 +149,8 @@ pub struct Correlated<'p> {
     pub patched: View<'p>,
     /// For each patched item its counterpart in the original.
     pub counterpart: Vec<Option<ItemId>>,
+    /// Changed read-only data of the patched object that comes along as a new copy, with the first difference.
+    pub(crate) copies: BTreeMap<ItemId, String>,
     /// Variables for which several counterparts are possible.
     pub problems: Problems,
 }
@@ -158,6 +163,7 @@ impl<'p> Correlated<'p> {
             base: View::plain(&parts.base),
             patched: View::plain(&parts.patched),
             counterpart: vec![None; parts.patched.iter().count()],
+            copies: BTreeMap::new(),
             problems: Problems::new(),
         };
         correlated.match_by_name();

@@ -11,7 +11,7 @@ mod shipped;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use xsplice_objects::{Class, Relocation, SectionId, Special};
-use xsplice_report::{Because, Diagnostic, Difference, Place, Problems};
+use xsplice_report::{Because, Diagnostic, Difference, DifferenceKind, Place, Problems};
 
 use self::shipped::init_reference;
 use crate::codes;
@@ -99,7 +99,7 @@ impl Selection {
     }
 }
 
-/// Globals that only patched objects have.
+/// Globals that only patched objects have, and those of which the payload brings a new copy.
 fn new_globals(pairs: &[Compared<'_>]) -> BTreeMap<String, (usize, ItemId)> {
     let mut globals = BTreeMap::new();
     let mut old: BTreeSet<&str> = BTreeSet::new();
@@ -108,9 +108,13 @@ fn new_globals(pairs: &[Compared<'_>]) -> BTreeMap<String, (usize, ItemId)> {
     }
     for (index, pair) in pairs.iter().enumerate() {
         for (id, item) in pair.correlated.parts.patched.iter() {
-            let new =
-                pair.correlated.counterpart[id.0].is_none() && !item.local && item.kind != ItemKind::Blob;
-            if new && !old.contains(item.name.as_str()) {
+            if item.local || item.kind == ItemKind::Blob {
+                continue;
+            }
+            let names = std::iter::once(&item.name).chain(&item.aliases);
+            if pair.correlated.copies.contains_key(&id) {
+                globals.extend(names.map(|name| (name.clone(), (index, id))));
+            } else if pair.correlated.counterpart[id.0].is_none() && !old.contains(item.name.as_str()) {
                 globals.entry(item.name.clone()).or_insert((index, id));
             }
         }
@@ -352,9 +356,11 @@ impl<'s, 'p> Selector<'s, 'p> {
         let because = Because::needed_by(by);
         match correlated.counterpart[id.0] {
             Some(base)
-                if *correlated.patched.known(id) != Known::Content && !compared.new_copies.contains(&id) =>
+                if *correlated.patched.known(id) != Known::Content
+                    && !correlated.copies.contains_key(&id) =>
             {
                 let name = self.shipped_name(index, base)?;
+                self.check_constant(index, base, &name, by);
                 Some((self.hypervisor(index, name, by)?, start))
             }
             _ => Some((Target::Piece(self.include(index, id, because)?), start)),
@@ -378,6 +384,9 @@ impl<'s, 'p> Selector<'s, 'p> {
             // Refused where it was compared, with its own code.
             (_, Class::PerCpu | Class::BootArray) => None,
             (_, Class::ReadOnly | Class::Data | Class::Bss) => {
+                let change = self.pair(index).correlated.copies.get(&id).cloned();
+                let because = change
+                    .map_or(because, |what| Because::changed(Difference::new(DifferenceKind::Data, what)));
                 let piece = self.reserve_item(index, id, because);
                 self.fill_data(index, piece, id);
                 Some(piece)

@@ -26,9 +26,11 @@ mod lines;
 mod model;
 mod parse;
 mod shape;
+mod signature;
 
 pub use change::{Harmless, LayoutChange, Room, TypeKind, What, render};
 pub use compare::layout_changes;
 pub use error::Error;
 pub use info::DebugInfo;
 pub use layout::{Field, Layout};
+pub use signature::Signature;

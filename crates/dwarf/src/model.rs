@@ -123,6 +123,10 @@ pub(crate) struct Entity {
     pub name: Text,
     /// In the address space of [`crate::elf::Sections`].
     pub address: Option<u64>,
+    /// Of a function: position of the type that it gives.
+    pub result: u32,
+    /// Of a function: its parameters in the list of members, the first and one behind the last.
+    pub parameters: (u32, u32),
     pub declaration: bool,
     pub decl: Decl,
 }

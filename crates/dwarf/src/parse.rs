@@ -143,6 +143,11 @@ enum Scope {
         index: u32,
         start: usize,
     },
+    /// Its parameters are pending from this position on.
+    Function {
+        index: u32,
+        start: usize,
+    },
     Other,
 }
 
@@ -208,6 +213,10 @@ impl<'a> Walk<'a, '_> {
     fn close(&mut self) -> bool {
         match self.scopes.pop() {
             Some(Scope::Type { index, start }) => self.finish(index, start),
+            Some(Scope::Function { index, start }) => {
+                let parameters = self.keep_pending(start);
+                self.model.functions[index as usize].parameters = parameters;
+            }
             Some(Scope::Other) => {}
             None => return false,
         }
@@ -215,31 +224,38 @@ impl<'a> Walk<'a, '_> {
     }
 
     fn finish(&mut self, index: u32, start: usize) {
+        let (first, end) = self.keep_pending(start);
+        self.model.types[index as usize].members = first..end;
+    }
+
+    /// Keeps the members that are pending from a position on, and gives the positions of the first and behind the
+    /// last.
+    fn keep_pending(&mut self, start: usize) -> (u32, u32) {
         let first = self.model.members.len() as u32;
         let pending = self.pending.drain(start..);
         self.model.members.extend(pending);
-        self.model.types[index as usize].members = first..self.model.members.len() as u32;
+        (first, self.model.members.len() as u32)
     }
 
     /// Reads one entry; gives its scope, or nothing if its children were stepped over.
     fn entry(&mut self, offset: u32, abbreviation: &'a Abbreviation) -> Result<Option<Scope>, Error> {
         let tag = abbreviation.tag();
         let in_type = matches!(self.scopes.last(), Some(Scope::Type { .. }));
+        let in_function = matches!(self.scopes.last(), Some(Scope::Function { .. }));
         if let Some(kind) = type_kind(tag) {
             let attributes = self.attributes(abbreviation)?;
             return self.add_type(offset, kind, &attributes).map(Some);
         }
         match tag {
-            dw::DW_TAG_member
-            | dw::DW_TAG_enumerator
-            | dw::DW_TAG_subrange_type
-            | dw::DW_TAG_formal_parameter
-                if in_type =>
-            {
+            dw::DW_TAG_member | dw::DW_TAG_enumerator | dw::DW_TAG_subrange_type if in_type => {
                 let attributes = self.attributes(abbreviation)?;
                 self.add_member(tag, &attributes)?;
             }
-            dw::DW_TAG_unspecified_parameters if in_type => {
+            dw::DW_TAG_formal_parameter if in_type || in_function => {
+                let attributes = self.attributes(abbreviation)?;
+                self.add_member(tag, &attributes)?;
+            }
+            dw::DW_TAG_unspecified_parameters if in_type || in_function => {
                 self.entries.skip_attributes(abbreviation.attributes())?;
                 self.pending.push(Member {
                     kind: MemberKind::Variadic,
@@ -254,6 +270,10 @@ impl<'a> Walk<'a, '_> {
             dw::DW_TAG_subprogram | dw::DW_TAG_variable => {
                 let attributes = self.attributes(abbreviation)?;
                 self.add_entity(offset, tag, &attributes)?;
+                if tag == dw::DW_TAG_subprogram {
+                    let index = self.model.functions.len() as u32 - 1;
+                    return Ok(Some(Scope::Function { index, start: self.pending.len() }));
+                }
             }
             // Nothing inside of these declares a type, and they are the better part of the section.
             dw::DW_TAG_inlined_subroutine | dw::DW_TAG_call_site | dw::DW_TAG_GNU_call_site
@@ -402,6 +422,8 @@ impl<'a> Walk<'a, '_> {
             origin: attributes.origin,
             name: self.text(attributes.name)?,
             address,
+            result: if variable { VOID } else { attributes.target },
+            parameters: (0, 0),
             declaration: attributes.declaration,
             decl: self.decl(attributes),
         };
@@ -554,6 +576,7 @@ fn resolve(model: &mut Model, size: usize) -> Result<(), Error> {
         Ok(())
     };
     model.types.iter_mut().try_for_each(|ty| find(&mut ty.target))?;
+    model.functions.iter_mut().try_for_each(|function| find(&mut function.result))?;
     model.members.iter_mut().try_for_each(|member| find(&mut member.target))
 }
 

@@ -164,6 +164,7 @@ pub(crate) fn capture(
     };
     let objects = match built {
         Ok(Some(built)) => {
+            keep_original(&inputs.store, &built)?;
             capture.end = End::Built;
             capture.funcs_layout = Some(built.funcs_layout);
             capture.problems = built.warnings.iter().map(Told::of).collect();
@@ -245,6 +246,55 @@ fn keep(
     }
     fs::write(part.join("capture.json"), serde_json::to_vec_pretty(capture)?)?;
     fs::rename(part, folder)
+}
+
+/// An object of the original build, and where its bytes are.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct OriginalObject {
+    pub(crate) path: String,
+    pub(crate) source: String,
+    pub(crate) assembler: bool,
+    /// In `base-objects/`.
+    pub(crate) file: String,
+}
+
+/// The list of all objects of the original build that are part of the hypervisor after boot.
+const ORIGINAL: &str = "original.json";
+
+/// Keeps the whole original build: changed read-only data has users that a patch does not touch.
+fn keep_original(store: &Store, built: &CapturedBuild) -> Result<(), String> {
+    let list = store.out.join(ORIGINAL);
+    if list.exists() {
+        return Ok(());
+    }
+    let mut objects = Vec::new();
+    for object in built.base_objects.list().iter().filter(|object| object.linked) {
+        let bytes = built.base_objects.read(&object.path).map_err(|problem| crate::told(&problem.into()))?;
+        if Object::is_32_bit(&bytes) {
+            continue;
+        }
+        let file = shared(&store.out.join("base-objects"), &bytes).map_err(|error| error.to_string())?;
+        objects.push(OriginalObject {
+            path: object.path.clone(),
+            source: object.source.clone(),
+            assembler: object.assembler,
+            file: file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        });
+    }
+    let text = serde_json::to_vec_pretty(&objects).map_err(|error| error.to_string())?;
+    let part = store.out.join(".original.part");
+    fs::write(&part, text).and_then(|()| fs::rename(&part, &list)).map_err(|error| error.to_string())
+}
+
+/// All objects of the original build, with their bytes.
+pub(crate) fn original(store: &Store) -> Result<Vec<(OriginalObject, Vec<u8>)>, String> {
+    let text = fs::read(store.out.join(ORIGINAL)).map_err(|error| error.to_string())?;
+    let objects: Vec<OriginalObject> = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    let read = |object: OriginalObject| {
+        let bytes = fs::read(store.out.join("base-objects").join(&object.file));
+        bytes.map(|bytes| (object, bytes)).map_err(|error| error.to_string())
+    };
+    objects.into_iter().map(read).collect()
 }
 
 /// A path below a folder, and the folders in between.

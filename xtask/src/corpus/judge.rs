@@ -18,7 +18,7 @@ use xsplice_report::{Outcome, Problems};
 use xsplice_verify::VerifyInput;
 
 use super::Inputs;
-use super::capture::{Capture, End, Told};
+use super::capture::{self, Capture, End, Store, Told};
 use super::list::Entry;
 use super::oracle::{DataChange, Kept, write_whole};
 
@@ -201,7 +201,7 @@ pub(crate) fn judge(
     }
     let pairs = read(inputs, entry, capture)?;
     let start = Instant::now();
-    let stages = Stages { payload, shipped, capture };
+    let stages = Stages { store: &inputs.store, payload, shipped, capture };
     let ended = catch_unwind(AssertUnwindSafe(|| stages.run(&pairs, &mut judged)))
         .unwrap_or_else(|_| Err(failure("a stage panicked")));
     judged.seconds = start.elapsed().as_secs_f64();
@@ -245,6 +245,7 @@ fn read<'c>(inputs: &Inputs, entry: &Entry, capture: &'c Capture) -> Result<Vec<
 }
 
 struct Stages<'i> {
+    store: &'i Store,
     /// Where the payload goes.
     payload: PathBuf,
     shipped: &'i Shipped,
@@ -265,7 +266,7 @@ fn collect<T>(results: impl Iterator<Item = Result<T, Problems>>) -> Result<Vec<
 
 impl Stages<'_> {
     fn run(&self, kept: &[Pair<'_>], judged: &mut Judged) -> Result<Ending, Problems> {
-        let pairs = collect(kept.iter().map(|pair| {
+        let mut pairs = collect(kept.iter().map(|pair| {
             ObjectPair::parse(Input {
                 path: pair.path,
                 source: pair.source,
@@ -274,8 +275,9 @@ impl Stages<'_> {
                 patched: pair.patched.as_ref().map(|(_, bytes)| bytes.as_slice()),
             })
         }))?;
+        xsplice_diff::add_users(&mut pairs, |names| self.users(names))?;
         let parts = collect(pairs.iter().map(Parts::of))?;
-        let compared: Vec<Compared<'_>> = parts.iter().map(Correlated::of).map(Compared::of).collect();
+        let compared = Compared::all(parts.iter().map(Correlated::of).collect());
         judged.ours = Some(functions(&compared));
         let empty = BTreeSet::new();
         // None of the patches has hooks, which is all that a loader is asked about.
@@ -297,6 +299,23 @@ impl Stages<'_> {
         self.verify(&image, &judged.entry)?;
         self.keep(&image)?;
         Ok(Ending::Payload)
+    }
+
+    /// Objects that the patch leaves alone and that hold any of the names.
+    fn users(&self, names: &BTreeSet<String>) -> Result<Vec<ObjectPair>, Problems> {
+        let objects = capture::original(self.store).map_err(failure)?;
+        let holds = |bytes: &[u8]| {
+            names.iter().any(|name| bytes.windows(name.len()).any(|window| window == name.as_bytes()))
+        };
+        collect(objects.iter().filter(|(_, bytes)| holds(bytes)).map(|(object, bytes)| {
+            ObjectPair::parse(Input {
+                path: &object.path,
+                source: &object.source,
+                assembler: object.assembler,
+                base: Some(bytes),
+                patched: Some(bytes),
+            })
+        }))
     }
 
     fn link(&self, patchable: &Patchable, entry: &Entry) -> Result<PayloadImage, Problems> {

@@ -1,8 +1,9 @@
 //! `xsplice diff`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use xsplice_diff::{Input, Loader};
+use xsplice_diff::{Input, Loader, ObjectPair};
 use xsplice_dwarf::{DebugInfo, Layout};
 use xsplice_link::{FuncsLayout, Ids};
 use xsplice_objects::{HookKind, Object, SymbolKind};
@@ -49,6 +50,18 @@ struct Pair {
     funcs: Option<FuncsLayout>,
 }
 
+/// Who else uses data that changed cannot be seen in one pair.
+fn no_others(names: &BTreeSet<String>) -> Result<Vec<ObjectPair>, Problems> {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    Err(Diagnostic::new(
+        xsplice_diff::codes::RODATA_CHANGED,
+        format!("read-only data that other objects can use changed: {}", names.join(", ")),
+    )
+    .why("Every function that uses it has to be replaced, and a pair of objects does not show those of others.")
+    .advice("Use `xsplice build`, which has all objects.")
+    .into())
+}
+
 /// What can be said of a loader without its source: hooks came with the header that the objects were compiled with,
 /// and for the rest the oldest loader is meant.
 fn loader(payload: Option<&Wanted>) -> Loader {
@@ -76,7 +89,7 @@ fn compare(args: &Diff, report: &mut DiffReport) -> Result<Outcome, Problems> {
         base: Some(&pair.base),
         patched: Some(&pair.patched),
     };
-    let payload = stages::run(&[input], host.as_ref(), &mut report.findings)?;
+    let payload = stages::run(&[input], &no_others, host.as_ref(), &mut report.findings)?;
     let wanted = host.as_ref().and_then(|host| host.payload.as_ref());
     match (&args.output, wanted, payload) {
         (Some(file), Some(wanted), Some(payload)) => {

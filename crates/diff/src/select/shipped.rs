@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use xsplice_objects::Class;
 use xsplice_report::{Diagnostic, Place};
 
 use super::Selector;
 use crate::codes;
-use crate::items::ItemId;
-use crate::names;
+use crate::items::{ItemId, ItemKind};
 use crate::pieces::Target;
+use crate::{meaning, names};
 
 impl Selector<'_, '_> {
     /// The name of an item in the form of the hypervisor's own table.
@@ -94,6 +95,36 @@ impl Selector<'_, '_> {
                 Some(Target::Hypervisor(name))
             }
         }
+    }
+
+    /// Read-only data of the original that code goes on to use must be what the hypervisor has: a payload below may
+    /// have brought a copy of its own, which has no name, and left the hypervisor's as it was.
+    pub(super) fn check_constant(&mut self, index: usize, base: ItemId, name: &str, by: &str) {
+        let items = &self.pair(index).correlated.parts.base;
+        let item = items.get(base);
+        if item.kind != ItemKind::Data || item.class != Class::ReadOnly {
+            return;
+        }
+        let section = items.object.section(item.section);
+        let mut expected = section.bytes(item.start, item.end).into_owned();
+        let Some(shipped) = self.world.hypervisor.unique(name) else { return };
+        let Some(found) = self.world.hypervisor.bytes(shipped.address, expected.len()) else { return };
+        let mut found = found.to_vec();
+        for relocation in section.relocations_in(item.start, item.end) {
+            for bytes in [&mut expected, &mut found] {
+                meaning::blank(bytes, relocation.offset - item.start, relocation.kind);
+            }
+        }
+        if expected == found {
+            return;
+        }
+        let place = self.place(index, by);
+        self.refuse(
+            Diagnostic::new(codes::BASE_MISMATCH, format!("{by} uses {name}, which holds something else in the shipped hypervisor"))
+                .at(place)
+                .why("The tree has another version of that constant; a payload below may have brought it as a copy that has no name.")
+                .advice("Put both patches into one payload, or give the tree and configuration of the shipped build."),
+        );
     }
 
     pub(super) fn strange(&mut self, index: usize, by: &str, section: &str, what: &str) {

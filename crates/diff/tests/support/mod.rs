@@ -13,6 +13,7 @@ use directives::Expectations;
 use toolchain::Toolchain;
 use xsplice_diff::{
     Compared, Correlated, InitChange, Input, ObjectPair, Parts, Patchable, Selection, Verdict, World,
+    add_users,
 };
 use xsplice_link::{FuncsLayout, Ids, PayloadImage};
 use xsplice_objects::Hypervisor;
@@ -45,6 +46,8 @@ struct Built {
     patched: Vec<u8>,
     /// The other object that the patch changes, before and after.
     second: Option<(Vec<u8>, Vec<u8>)>,
+    /// Other objects of the hypervisor, which the patch leaves alone: source and object.
+    others: Vec<(String, Vec<u8>)>,
     /// Linked from the rebuilt original.
     own: Vec<u8>,
     /// What the host runs.
@@ -63,22 +66,25 @@ fn build(source: &Path, expected: &Expectations, flags: &[String]) -> Result<Bui
         return Err("the patch changes nothing".into());
     }
     let common = source.parent().expect("a directory").join("common/others.c");
-    let mut others = vec![tools.compile_as(&common, Path::new("others.c"), &[])?];
-    if text.contains("STUB") {
-        others.push(tools.compile_as(source, Path::new("stub.c"), &["-DSTUB"])?);
+    let mut others = vec![("others.c".to_owned(), tools.compile_as(&common, Path::new("others.c"), &[])?)];
+    for (word, name) in [("STUB", "stub.c"), ("SECOND_STUB", "stub2.c")] {
+        if text.contains(&format!("defined({word})")) || text.contains(&format!("ifdef {word}\n")) {
+            let object = tools.compile_as(source, Path::new(name), &[&format!("-D{word}")])?;
+            others.push((name.to_owned(), object));
+        }
     }
     if text.contains("TWIN") {
-        others.push(tools.compile(&["-DTWIN"])?);
+        others.push(("twin.c".to_owned(), tools.compile(&["-DTWIN"])?));
     }
     let mut second = None;
-    if text.contains("SECOND") {
+    if text.contains("defined(SECOND)") || text.contains("ifdef SECOND\n") {
         let compile = |extra: &[&str]| tools.compile_as(source, Path::new("another.c"), extra);
         second = Some((compile(&["-DSECOND"])?, compile(&["-DSECOND", "-DPATCHED"])?));
     }
     let image_with = |object: &[u8], second: Option<&Vec<u8>>| {
         // In the order of their names, which is that of the payload.
         let first = second.map(Vec::as_slice).into_iter().chain([object]);
-        let all: Vec<&[u8]> = first.chain(others.iter().map(Vec::as_slice)).collect();
+        let all: Vec<&[u8]> = first.chain(others.iter().map(|(_, object)| object.as_slice())).collect();
         tools.link(&all)
     };
     let image = |object: &[u8]| image_with(object, second.as_ref().map(|(before, _)| before));
@@ -88,7 +94,7 @@ fn build(source: &Path, expected: &Expectations, flags: &[String]) -> Result<Bui
         flags => image(&tools.compile(&flags.iter().map(String::as_str).collect::<Vec<_>>())?)?,
     };
     let after = image_with(&patched, second.as_ref().map(|(_, after)| after));
-    Ok(Built { base, again, patched, second, own, shipped, after })
+    Ok(Built { base, again, patched, second, others, own, shipped, after })
 }
 
 /// Runs a fixture.
@@ -99,10 +105,10 @@ pub fn run(source: &Path, expected: &Expectations, flags: &[String]) -> Result<(
     let built = build(source, expected, flags).map_err(|problem| vec![problem])?;
     let mut wrong = Vec::new();
     for (what, other) in [("itself", &built.base), ("itself with another seed", &built.again)] {
-        let found = compare(source, &[(&built.base, other)], &built.own, expected)?;
+        let found = compare(source, &[(&built.base, other)], &built.others, &built.own, expected)?;
         wrong.extend(found.something().into_iter().map(|finding| format!("compared with {what}: {finding}")));
     }
-    let found = compare(source, &built.patch(), &built.shipped, expected)?;
+    let found = compare(source, &built.patch(), &built.others, &built.shipped, expected)?;
     wrong.extend(found.differences(expected));
     if let Some(payload) = &found.payload
         && !(found.replaced.is_empty() && found.hooks.is_empty())
@@ -112,7 +118,7 @@ pub fn run(source: &Path, expected: &Expectations, flags: &[String]) -> Result<(
             Ok(after) => wrong.extend(loaded::differences(&built.shipped, after, payload, expected.anchors)),
             Err(problem) => wrong.push(problem.clone()),
         }
-        let twice = compare(source, &built.patch(), &built.shipped, expected)?;
+        let twice = compare(source, &built.patch(), &built.others, &built.shipped, expected)?;
         if twice.payload.as_ref() != Some(payload) {
             wrong.push("a second run gives other bytes".into());
         }
@@ -127,7 +133,7 @@ pub fn run(source: &Path, expected: &Expectations, flags: &[String]) -> Result<(
 /// Every damage that went unnoticed.
 pub fn notices_damage(source: &Path, expected: &Expectations) -> Result<(), Vec<String>> {
     let built = build(source, expected, &[]).map_err(|problem| vec![problem])?;
-    let found = compare(source, &built.patch(), &built.shipped, expected)?;
+    let found = compare(source, &built.patch(), &built.others, &built.shipped, expected)?;
     let (Some(payload), Ok(after)) = (found.payload, built.after) else {
         return Err(vec!["the fixture gives no payload".into()]);
     };
@@ -169,26 +175,32 @@ fn parse(source: &Path, pairs: &[Pair<'_>], found: &mut Found) -> Vec<ObjectPair
 fn compare(
     source: &Path,
     pairs: &[Pair<'_>],
+    others: &[(String, Vec<u8>)],
     shipped: &[u8],
     expected: &Expectations,
 ) -> Result<Found, Vec<String>> {
     let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut found = Found::default();
-    let pairs = parse(source, pairs, &mut found);
-    let mut parts = Vec::new();
-    for pair in &pairs {
-        match Parts::of(pair) {
-            Ok(part) => parts.push(part),
-            Err(problems) => found.problems.extend(problems),
-        }
-    }
+    let mut pairs = parse(source, pairs, &mut found);
     if !found.problems.is_empty() {
         return Ok(found);
     }
-    let compared: Vec<Compared<'_>> = parts.iter().map(|part| Compared::of(Correlated::of(part))).collect();
-    for (part, compared) in parts.iter().zip(&compared) {
+    let users = |names: &BTreeSet<String>| untouched(others, names);
+    let parts: Result<Vec<Parts<'_>>, _> = match add_users(&mut pairs, users) {
+        Ok(()) => pairs.iter().map(Parts::of).collect(),
+        Err(problems) => Err(problems),
+    };
+    let parts = match parts {
+        Ok(parts) => parts,
+        Err(problems) => {
+            found.problems.extend(problems);
+            return Ok(found);
+        }
+    };
+    let compared = Compared::all(parts.iter().map(Correlated::of).collect());
+    for (compared, parts) in compared.iter().zip(&parts) {
         for (&id, verdict) in &compared.functions {
-            let name = part.patched.get(id).name.clone();
+            let name = parts.patched.get(id).name.clone();
             if found.verdicts.insert(name.clone(), verdict.clone()).is_some() {
                 return Err(vec![format!("two functions of the fixture are called {name}")]);
             }
@@ -227,6 +239,29 @@ impl Built {
         let second = self.second.iter().map(|(before, after)| (&before[..], &after[..]));
         [(&self.base[..], &self.patched[..])].into_iter().chain(second).collect()
     }
+}
+
+/// The objects that the patch leaves alone and that hold any of the names.
+fn untouched(
+    others: &[(String, Vec<u8>)],
+    names: &BTreeSet<String>,
+) -> Result<Vec<ObjectPair>, xsplice_report::Problems> {
+    let holds = |object: &[u8]| {
+        names.iter().any(|name| object.windows(name.len()).any(|window| window == name.as_bytes()))
+    };
+    others
+        .iter()
+        .filter(|(_, object)| holds(object))
+        .map(|(source, object)| {
+            ObjectPair::parse(Input {
+                path: &format!("xen/common/{source}.o"),
+                source: &format!("xen/common/{source}"),
+                assembler: false,
+                base: Some(object),
+                patched: Some(object),
+            })
+        })
+        .collect()
 }
 
 impl Found {
