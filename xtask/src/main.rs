@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "tasks talk to people and to scripts")]
 
 mod full;
+mod mutants;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,13 +30,20 @@ enum Task {
     },
     /// Check what is too long or too special for ./test
     Full(full::Full),
+    /// Change one token of Xen's source at a time, and check that the differ finds what changed
+    Mutants(mutants::Mutants),
 }
 
 fn main() -> ExitCode {
+    // A build calls this program in the place of the compiler.
+    if std::env::args_os().next().is_some_and(|name| xsplice_build::is_wrapper(&name)) {
+        return xsplice_build::wrapper_main(std::env::args_os());
+    }
     let done = match Task::parse() {
         Task::Debian => debian(),
         Task::Patch { name, tree, output } => patch(&name, &tree, output),
         Task::Full(full) => full.run(),
+        Task::Mutants(mutants) => mutants.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -154,7 +154,8 @@ mod tests {
     #[test]
     fn only_what_names_results_is_taken_away() {
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        let args = words("-MMD -MP -MF d/.a.o.d -O2 -Wp,-MD,x -include c.h -c d/a.c -o d/.a.o.tmp -MQ d/a.o -g");
+        let args =
+            words("-MMD -MP -MF d/.a.o.d -O2 -Wp,-MD,x -include c.h -c d/a.c -o d/.a.o.tmp -MQ d/a.o -g");
         assert_eq!(without_outputs(&args), words("-O2 -include c.h d/a.c -g"));
     }
 }

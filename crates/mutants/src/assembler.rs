@@ -96,7 +96,8 @@ pub fn changes(text: &[u8]) -> Vec<Change> {
                     && (word.starts_with("X86_FEATURE_") || word.starts_with("X86_BUG_"))
                     && in_template
                 {
-                    let after = if word == "X86_FEATURE_SMEP" { "X86_FEATURE_XSAVE" } else { "X86_FEATURE_SMEP" };
+                    let after =
+                        if word == "X86_FEATURE_SMEP" { "X86_FEATURE_XSAVE" } else { "X86_FEATURE_SMEP" };
                     found.push(Change { range: at..end, after, alternative });
                 }
                 at = end;
@@ -151,7 +152,9 @@ mod tests {
     #[test]
     fn instructions_and_features_are_found_and_operands_are_not() {
         assert_eq!(
-            words(r#"asm volatile ( "1: mov %%add, %[sub]\n\tadd $1, %0" : "=r" (or) : "0" (X86_FEATURE_A) )"#),
+            words(
+                r#"asm volatile ( "1: mov %%add, %[sub]\n\tadd $1, %0" : "=r" (or) : "0" (X86_FEATURE_A) )"#
+            ),
             [("mov", "add"), ("add", "sub")]
         );
         assert_eq!(

@@ -91,7 +91,9 @@ pub fn clean(source: &[u8]) -> Clean {
 
 /// Xen's macros that patch code at boot (xen/arch/x86/include/asm/alternative.h).
 fn is_alternative(word: &str) -> bool {
-    word.starts_with("alternative") && !word.starts_with("alternative_v") && !word.starts_with("alternative_call")
+    word.starts_with("alternative")
+        && !word.starts_with("alternative_v")
+        && !word.starts_with("alternative_call")
         || word.starts_with("ALTERNATIVE")
 }
 
@@ -210,7 +212,8 @@ mod tests {
 
     #[test]
     fn attributes_comments_and_assembler_become_blanks_in_place() {
-        let source = b"static int __init f(void) /* c */\n{ asm volatile ( \"a)\" : : \"r\" (x) ); g(\"__init\"); }";
+        let source =
+            b"static int __init f(void) /* c */\n{ asm volatile ( \"a)\" : : \"r\" (x) ); g(\"__init\"); }";
         let clean = clean(source);
         assert_eq!(clean.text.len(), source.len());
         let text = String::from_utf8(clean.text).unwrap();

@@ -5,5 +5,13 @@
 
 pub mod assembler;
 pub mod clean;
+pub mod compile;
+pub mod desk;
+pub mod differ;
+pub mod judge;
 pub mod mutate;
+pub mod queue;
 pub mod random;
+pub mod report;
+pub mod text;
+pub mod truth;

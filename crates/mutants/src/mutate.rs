@@ -255,10 +255,7 @@ impl<'a> Finder<'a> {
             let within = match function {
                 Some(within) if is("static") => Within { initialiser: Some(kind), ..within.clone() },
                 Some(within) => within.clone(),
-                None => Within {
-                    holder: Holder::Data(self.text(name).to_owned()),
-                    initialiser: Some(kind),
-                },
+                None => Within { holder: Holder::Data(self.text(name).to_owned()), initialiser: Some(kind) },
             };
             self.walk(value, &within);
         }
@@ -279,7 +276,10 @@ impl<'a> Finder<'a> {
             "string_literal" => self.string(node, within),
             // Labels of a switch, sizes and offsets are types' business or do not compile.
             "sizeof_expression" | "offsetof_expression" | "type_descriptor" | "array_declarator" => return,
-            kind if kind.starts_with("preproc_def") || kind == "preproc_include" || kind == "preproc_call" => {
+            kind if kind.starts_with("preproc_def")
+                || kind == "preproc_include"
+                || kind == "preproc_call" =>
+            {
                 return;
             }
             _ => {}
@@ -336,7 +336,8 @@ impl<'a> Finder<'a> {
         let Some(condition) = node.child_by_field_name("condition") else { return };
         let text = self.text(condition);
         // `do ... while ( 0 )` is no condition; one that assigns would need more parentheses.
-        if condition.has_error() || text.contains(" = ") || !text.contains(|c: char| c.is_ascii_alphabetic()) {
+        if condition.has_error() || text.contains(" = ") || !text.contains(|c: char| c.is_ascii_alphabetic())
+        {
             return;
         }
         self.add(Kind::Condition, condition.byte_range(), format!("(!{text})"), within);
@@ -490,7 +491,9 @@ static int __init f(struct s *s, int a)
         has(&list, Kind::Alternative, "f", "lfence", "mfence");
         has(&list, Kind::Assembler, "f", "incl", "decl");
         assert!(list.iter().any(|(kind, ..)| *kind == Kind::String));
-        assert!(list.iter().all(|(_, holder, ..)| ["table", "ops", "counter", "f"].contains(&holder.as_str())));
+        assert!(
+            list.iter().all(|(_, holder, ..)| ["table", "ops", "counter", "f"].contains(&holder.as_str()))
+        );
     }
 
     #[test]
@@ -503,7 +506,9 @@ static int __init f(struct s *s, int a)
 
     #[test]
     fn numbers_keep_base_width_and_suffix() {
-        for (before, after) in [("9", "10"), ("0x00ffUL", "0x0100UL"), ("017", "020"), ("1u", "2u"), ("0", "1")] {
+        for (before, after) in
+            [("9", "10"), ("0x00ffUL", "0x0100UL"), ("017", "020"), ("1u", "2u"), ("0", "1")]
+        {
             assert_eq!(next_number(before).as_deref(), Some(after));
         }
         assert_eq!(next_number("1.5"), None);
