@@ -96,3 +96,31 @@ pub fn folder(path: &Path) -> Result<PathBuf, Failure> {
     fs::create_dir_all(path).map_err(broken)?;
     fs::canonicalize(path).map_err(broken)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+    use xsplice_build::BaseObject;
+
+    #[test]
+    fn the_assembler_gets_no_source_and_no_debug_option() {
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let compilation = Compilation {
+            object: BaseObject {
+                path: "d/a.o".to_owned(),
+                source: "d/a.c".to_owned(),
+                assembler: false,
+                linked: true,
+                renamed_later: BTreeMap::new(),
+            },
+            program: "gcc".into(),
+            dir: "/".into(),
+            arguments: words("-m64 -include c.h -Wa,-I. d/a.c -g"),
+            input: "d/a.c".to_owned(),
+            copies: Vec::new(),
+            reads: BTreeSet::new(),
+        };
+        assert_eq!(assembler_arguments(&compilation), words("-m64 -Wa,-I."));
+    }
+}

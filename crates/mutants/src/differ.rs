@@ -10,7 +10,7 @@ use xsplice_report::{Diagnostic, Problems};
 pub struct Problem {
     /// Its code.
     pub code: String,
-    /// All it says, with its place.
+    /// What it says is wrong, with its place; why it matters is for people.
     pub text: String,
 }
 
@@ -78,5 +78,5 @@ impl Finding {
 }
 
 fn told(problem: &Diagnostic) -> String {
-    format!("{} [{}] {}", problem.what, problem.place, problem.why)
+    format!("{} [{}]", problem.what, problem.place)
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use crate::desk::{Outcome, Record};
 use crate::mutate::Kind;
+use crate::text::plain;
 
 /// Numbers of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,6 +46,7 @@ impl Counts {
                 self.missed += usize::from(!judgement.missed.is_empty());
                 self.extra += usize::from(!judgement.extra.is_empty());
                 if bad {
+                    // Counted where it went wrong.
                 } else if !judgement.refused.is_empty() {
                     self.refused += 1;
                 } else if !judgement.found.is_empty() {
@@ -97,6 +99,21 @@ pub fn trouble(record: &Record) -> Option<String> {
     }
 }
 
+/// The functions that were found, where the one that holds the token is not among them.
+fn found_elsewhere(record: &Record) -> Option<String> {
+    let Outcome::Judged(judgement) = &record.outcome else { return None };
+    let name = record.mutant.holder.name();
+    let named: Vec<&String> = judgement.found.iter().chain(&judgement.init).collect();
+    let itself = named.iter().any(|other| plain(other).split('.').next() == Some(name))
+        || judgement.refused.iter().any(|(other, _)| other == name);
+    if itself || named.is_empty() {
+        return None;
+    }
+    let shown: Vec<&str> = named.iter().take(6).map(|name| name.as_str()).collect();
+    let more = if named.len() > 6 { format!(" and {} more", named.len() - 6) } else { String::new() };
+    Some(format!("{}{more}", shown.join(", ")))
+}
+
 /// The document.
 pub fn document(records: &[Record], tree: &str, seed: u64) -> String {
     let mut by_kind: BTreeMap<Kind, Counts> = BTreeMap::new();
@@ -140,11 +157,12 @@ pub fn document(records: &[Record], tree: &str, seed: u64) -> String {
 
 fn lists(out: &mut String, records: &[Record]) {
     let mut codes: BTreeMap<&str, usize> = BTreeMap::new();
-    let (mut equal, mut refused, mut bad) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut equal, mut refused, mut bad, mut elsewhere) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for record in records {
         if let Some(trouble) = trouble(record) {
             bad.push(format!("- {}: {trouble}", line(record)));
         }
+        elsewhere.extend(found_elsewhere(record).map(|names| format!("- {}: {names}", line(record))));
         match &record.outcome {
             Outcome::Equal { to_the_letter, .. } => {
                 let how = if *to_the_letter { "" } else { " (up to the numbers of labels and copies)" };
@@ -165,6 +183,14 @@ fn lists(out: &mut String, records: &[Record]) {
     }
     if !bad.is_empty() {
         let _ = writeln!(out, "\n## Missed, or too many\n\n{}", bad.join("\n"));
+    }
+    if !elsewhere.is_empty() {
+        let _ = writeln!(
+            out,
+            "\n## Found in other functions than the one that holds the token\n\nIt is inlined there, or its data is \
+             used there.\n\n{}",
+            elsewhere.join("\n")
+        );
     }
     let _ = writeln!(out, "\n## Refused, naming what changed\n");
     for (code, count) in codes {
