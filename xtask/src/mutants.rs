@@ -42,9 +42,19 @@ pub(crate) struct Mutants {
     /// Only mutants of files whose path holds this
     #[arg(long)]
     only: Option<String>,
+    /// Only the mutants that went wrong in this file of an earlier run's results
+    #[arg(long)]
+    again: Option<PathBuf>,
 }
 
 struct Steps;
+
+/// The mutants of a file of results that went wrong there.
+fn troubled(path: &Path) -> Result<Vec<Mutant>, String> {
+    let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let records = text.lines().filter_map(|line| serde_json::from_str::<Record>(line).ok());
+    Ok(records.filter(|record| report::trouble(record).is_some()).map(|record| record.mutant).collect())
+}
 
 impl Progress for Steps {
     fn step(&self, name: &str) {
@@ -67,7 +77,10 @@ impl Mutants {
         let program = std::env::current_exe().map_err(text)?;
         let request = Request::new(&self.tree, Vec::new(), &self.config, cache, program, work.join("logs"));
         let replay = xsplice_build::replay(request, &Steps).map_err(|problems| told(&problems))?;
-        let queue = self.queue(&replay)?;
+        let queue = match &self.again {
+            Some(path) => Queue::new(troubled(path)?, self.seed),
+            None => self.queue(&replay)?,
+        };
         for kind in Kind::ALL {
             eprintln!("{}: {} possible", kind.name(), queue.left(kind));
         }
@@ -85,7 +98,7 @@ impl Mutants {
                 totals.missed, totals.extra
             ));
         }
-        if totals.compiled < self.count {
+        if totals.compiled < self.count && self.again.is_none() {
             return Err(format!("only {} mutants compile", totals.compiled));
         }
         Ok(())
@@ -117,7 +130,11 @@ impl Mutants {
 
     fn try_all(&self, replay: &Replay, queue: Queue, work: &Path) -> Result<Vec<Record>, String> {
         let compilations: &[Compilation] = replay.compilations();
-        let mut results = Results::open(&work.join(format!("results-{}.jsonl", self.seed)))?;
+        let mut results = Results::open(&work.join(format!(
+            "{}-{}.jsonl",
+            if self.again.is_some() { "again" } else { "results" },
+            self.seed
+        )))?;
         let pristine = |path: &str| replay.objects().read(path).ok();
         let mut desk = Desk::new(&replay.tree(), compilations, work, pristine);
         let mut records = Vec::new();

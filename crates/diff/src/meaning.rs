@@ -351,10 +351,6 @@ pub(crate) fn replacement_len(entry: &[u8]) -> u64 {
 }
 
 fn is_by_content(item: &crate::items::Item) -> bool {
-    // Strings of boot code whose sections the build has renamed keep the labels of the assembler.
-    if item.class == Class::InitData && item.name.starts_with(".LC") {
-        return true;
-    }
     item.class == Class::ReadOnly && (names::is_by_content(&item.name) || names::is_numbered(&item.name))
 }
 

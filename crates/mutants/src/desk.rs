@@ -16,8 +16,8 @@ use crate::random::Random;
 use crate::text::{Text, code_lines};
 use crate::truth::Truth;
 
-/// How many objects a header's mutant is compiled into.
-const OBJECTS_OF_A_HEADER: usize = 3;
+/// How many objects a header's mutant is compiled into at once, and at most: until one of them uses what changed.
+const OBJECTS_OF_A_HEADER: (usize, usize) = (3, 15);
 
 /// What became of a mutant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ const OBJECTS_OF_A_HEADER: usize = 3;
 pub enum Outcome {
     /// It does not compile; the first error.
     NotCompiled(String),
-    /// The configuration leaves that line out.
+    /// The configuration leaves that line out, or the objects that read the header make no use of it.
     NotBuilt,
     /// The compiler makes the same of both.
     Equal {
@@ -95,15 +95,18 @@ impl<'d> Desk<'d> {
         fs::read(self.tree.join(file)).map_err(|error| Failure::Broken(error.to_string()))
     }
 
-    /// The compilations that a mutant is compiled with: all that read the file, or some where it is a header.
-    fn readers(&self, mutant: &Mutant) -> Vec<&'d Compilation> {
+    /// The compilations that a mutant is compiled with, in turns: all that read the file at once, or some after some
+    /// where it is a header.
+    fn readers(&self, mutant: &Mutant) -> Vec<Vec<&'d Compilation>> {
         let mut readers: Vec<&Compilation> =
             self.compilations.iter().filter(|compilation| compilation.reads.contains(&mutant.file)).collect();
-        if !mutant.file.ends_with(".c") && readers.len() > OBJECTS_OF_A_HEADER {
-            Random::new(mutant.start as u64).shuffle(&mut readers);
-            readers.truncate(OBJECTS_OF_A_HEADER);
+        if mutant.file.ends_with(".c") {
+            return vec![readers];
         }
-        readers
+        let (at_once, most) = OBJECTS_OF_A_HEADER;
+        Random::new(mutant.start as u64).shuffle(&mut readers);
+        readers.truncate(most);
+        readers.chunks(at_once).map(<[_]>::to_vec).collect()
     }
 
     fn original(&mut self, compilation: &Compilation) -> Result<Rc<Original>, Failure> {
@@ -126,7 +129,20 @@ impl<'d> Desk<'d> {
     /// When a program cannot be run, or the original does not come out as it should. A mutant that does not compile
     /// is no error.
     pub fn try_mutant(&mut self, mutant: &Mutant) -> Result<Record, Failure> {
-        let readers = self.readers(mutant);
+        let mut last = None;
+        for readers in self.readers(mutant) {
+            let mut record = self.try_readers(mutant, &readers)?;
+            let unused = matches!(record.outcome, Outcome::Equal { to_the_letter: true, .. });
+            if !unused || mutant.file.ends_with(".c") {
+                return Ok(record);
+            }
+            record.outcome = Outcome::NotBuilt;
+            last = Some(record);
+        }
+        last.ok_or_else(|| Failure::Broken(format!("{}: nothing reads it", mutant.file)))
+    }
+
+    fn try_readers(&mut self, mutant: &Mutant, readers: &[&Compilation]) -> Result<Record, Failure> {
         let originals =
             readers.iter().map(|compilation| self.original(compilation)).collect::<Result<Vec<_>, _>>()?;
         let objects: Vec<String> =
@@ -156,7 +172,7 @@ impl<'d> Desk<'d> {
         }
         let outcome = if !nothing {
             Outcome::Judged(judgement)
-        } else if self.is_left_out(&readers, &file, &source, mutant)? {
+        } else if self.is_left_out(readers, &file, &source, mutant)? {
             Outcome::NotBuilt
         } else {
             Outcome::Equal { to_the_letter, extra: judgement.extra.into_iter().collect() }

@@ -4,6 +4,7 @@
 //! which neither the differ nor anything under it reads.
 
 pub mod assembler;
+pub mod bytes;
 pub mod clean;
 pub mod compile;
 pub mod desk;

@@ -26,7 +26,7 @@ pub struct Counts {
     pub extra: usize,
     /// Not counted above: does not compile.
     pub not_compiled: usize,
-    /// Not counted above: left out by the configuration.
+    /// Not counted above: left out by the configuration, or not used.
     pub not_built: usize,
 }
 
@@ -137,7 +137,7 @@ pub fn document(records: &[Record], tree: &str, seed: u64) -> String {
     );
     let _ = writeln!(
         out,
-        "| kind | compiled | found | boot only | refused | proved equal | missed | too many | (not compiled) | (not in the configuration) |\n\
+        "| kind | compiled | found | boot only | refused | proved equal | missed | too many | (not compiled) | (not built) |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     );
     let mut row = |name: &str, c: &Counts| {

@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::bytes;
+
 /// A function or variable.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Unit {
@@ -411,15 +413,13 @@ impl Writer<'_> {
     }
 
     fn content(&mut self, lines: &[String], depth: usize) -> String {
-        let lines: Vec<String> = lines.iter().map(|line| self.line(line, depth + 1)).collect();
+        let lines: Vec<String> = bytes::fold(lines).iter().map(|line| self.line(line, depth + 1)).collect();
         format!("{{{}}}", lines.join("; "))
     }
 }
 
 fn is_constant(section: &str) -> bool {
-    section.starts_with(".rodata")
-        || section.starts_with(".data.rel.ro")
-        || section.starts_with(".init.rodata")
+    section.starts_with(".rodata") || section.starts_with(".data.rel.ro")
 }
 
 impl Text {
@@ -438,10 +438,11 @@ impl Text {
             }
         }
         let variables: BTreeSet<String> = reader.data.keys().map(|name| plain(name)).collect();
-        let gather = |raws: &BTreeMap<String, Raw>| {
+        let gather = |raws: &BTreeMap<String, Raw>, is_function: bool| {
             let mut units: BTreeMap<String, Vec<Unit>> = BTreeMap::new();
             for (name, raw) in raws {
                 let (lines, mut refers) = Writer::unit(&reader, raw);
+                let lines = if is_function { lines } else { bytes::fold(&lines) };
                 refers.retain(|other| variables.contains(other));
                 let unit = Unit {
                     name: name.clone(),
@@ -456,7 +457,7 @@ impl Text {
         };
         let mut rest = reader.rest.clone();
         rest.sort();
-        Text { functions: gather(&reader.functions), data: gather(&reader.data), rest }
+        Text { functions: gather(&reader.functions, true), data: gather(&reader.data, false), rest }
     }
 }
 
