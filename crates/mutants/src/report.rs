@@ -71,7 +71,12 @@ pub fn totals(records: &[Record]) -> Counts {
 /// A mutant in one line.
 pub fn line(record: &Record) -> String {
     let mutant = &record.mutant;
-    let token = |text: &str| format!("`{}`", text.replace(['\n', '\r'], " ").replace('|', "\\|"));
+    let token = |text: &str| {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let words = words.join(" ");
+        let cut: String = words.chars().take(60).collect();
+        format!("`{cut}{}`", if cut == words { "" } else { "…" })
+    };
     format!(
         "{}:{} {}: {} → {}",
         mutant.file,
