@@ -3,6 +3,7 @@
 
 mod corpus;
 mod full;
+mod mutants;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,6 +33,8 @@ enum Task {
     Full(full::Full),
     /// Build and judge real patches, and compare with an oracle
     Corpus(corpus::Corpus),
+    /// Change one token of Xen's source at a time, and check that the differ finds what changed
+    Mutants(mutants::Mutants),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Patch { name, tree, output } => patch(&name, &tree, output),
         Task::Full(full) => full.run(),
         Task::Corpus(corpus) => corpus.run(),
+        Task::Mutants(mutants) => mutants.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -179,6 +179,18 @@ impl Graph {
         None
     }
 
+    /// The copies between the compilation of a file and the file, in the order they were made: records' indexes.
+    pub(crate) fn copies(&self, path: &str) -> Vec<usize> {
+        let mut copies = Vec::new();
+        let mut node = self.node(path);
+        while let Some(copy) = node.filter(|node| node.tool == Tool::Objcopy && copies.len() < 8) {
+            copies.push(copy.record);
+            node = copy.inputs.first().and_then(|input| self.node(input));
+        }
+        copies.reverse();
+        copies
+    }
+
     /// Everything that the hypervisor is linked from, directly or not, each with what uses it.
     ///
     /// An object with its own source ends the way down: copies on the way to it are part of it.

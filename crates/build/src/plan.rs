@@ -74,6 +74,22 @@ pub fn plan(request: Request) -> Result<Planned, Problems> {
     if !touched.iter().any(|file| file.class.can_reach_hypervisor()) {
         return Ok(Planned::Nothing(NothingToBuild { touched, warnings }));
     }
+    prepare(request, changes, touched, warnings).map(|plan| Planned::Build(Box::new(plan)))
+}
+
+/// A plan for the tree as it is, without any patch: for what only wants the original build.
+pub(crate) fn plan_original(request: Request) -> Result<BuildPlan, Problems> {
+    check_tree(&request)?;
+    prepare(request, Changes::default(), Vec::new(), Problems::new())
+}
+
+/// Reads the rest: configuration, tools, tree.
+fn prepare(
+    request: Request,
+    changes: Changes,
+    touched: Vec<TouchedFile>,
+    warnings: Problems,
+) -> Result<BuildPlan, Problems> {
     let mut problems = Problems::new();
     problems.extend(linker_scripts(&touched));
     let config = read_config(&request);
@@ -91,17 +107,7 @@ pub fn plan(request: Request) -> Result<Planned, Problems> {
     let snapshot = tree::snapshot(&request.tree, None).map_err(|error| codes::io(&error))?;
     check_same(&snapshot, &changes)?;
     let key = base::key(&request, &snapshot, &config, &tools);
-    Ok(Planned::Build(Box::new(BuildPlan {
-        request,
-        changes,
-        touched,
-        snapshot,
-        config,
-        asked,
-        tools,
-        key,
-        warnings,
-    })))
+    Ok(BuildPlan { request, changes, touched, snapshot, config, asked, tools, key, warnings })
 }
 
 fn check_tree(request: &Request) -> Result<(), Diagnostic> {

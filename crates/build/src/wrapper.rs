@@ -308,7 +308,7 @@ fn is_hypervisor_c(args: &[String], source: &str) -> bool {
 }
 
 /// The flags to add to a compilation, in order.
-fn added_flags(settings: &Settings, args: &[String], source: &str) -> Vec<String> {
+pub(crate) fn added_flags(settings: &Settings, args: &[String], source: &str) -> Vec<String> {
     let mut added = Vec::new();
     if settings.adjust == Adjust::Never {
         return added;

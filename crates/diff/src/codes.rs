@@ -101,6 +101,9 @@ pub const NAME_TAKEN: Code =
 /// A function or variable that went from one object to another.
 pub const MOVED: Code =
     Code::refusal("moved", "A function or variable moved from one source file to another.");
+/// The compiler found that a function's end is never reached, or made one function of two.
+pub const NO_CODE: Code =
+    Code::refusal("no-code", "A function still has its name, but the compiler left it no code of its own.");
 /// The debug information cannot be read.
 pub const NO_DEBUG_INFO: Code = Code::failure(
     "no-debug-info",
@@ -139,5 +142,6 @@ pub const ALL: &[Code] = &[
     NO_ROOM,
     NAME_TAKEN,
     MOVED,
+    NO_CODE,
     NO_DEBUG_INFO,
 ];

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::prelude::*;
 use serde::Serialize;
-use xsplice_objects::Class;
+use xsplice_objects::{Class, Home, SymbolKind};
 use xsplice_report::{Diagnostic, Difference, Place, Problems};
 
 use crate::codes;
@@ -253,13 +253,25 @@ impl<'p> Compared<'p> {
         let kept: BTreeSet<ItemId> = self.correlated.counterpart.iter().flatten().copied().collect();
         for (id, item) in parts.base.iter() {
             if item.kind == ItemKind::Function && item.unit.is_none() && !kept.contains(&id) {
-                if item.class == Class::Text {
+                if item.class == Class::Text && self.still_named(&item.name) {
+                    self.problems.push(no_code(parts.pair.place(&item.name), &item.name));
+                } else if item.class == Class::Text {
                     self.removed.push(item.name.clone());
                 } else if item.class != Class::Unknown {
                     self.note_init(&item.name, "removed");
                 }
             }
         }
+    }
+
+    /// Whether the patched object defines a function of that name, at a place that no item of it starts with: with
+    /// no code at all, or inside another function.
+    fn still_named(&self, name: &str) -> bool {
+        self.correlated.parts.pair.patched.symbols.iter().any(|symbol| {
+            symbol.name == name
+                && symbol.kind == SymbolKind::Function
+                && matches!(symbol.home, Home::Section(_))
+        })
     }
 
     pub(crate) fn first_difference(
@@ -359,4 +371,11 @@ impl<'p> Compared<'p> {
             .collect();
         (section.data.clone(), references)
     }
+}
+
+fn no_code(place: Place, name: &str) -> Diagnostic {
+    Diagnostic::new(codes::NO_CODE, format!("{name} has no code of its own any more"))
+        .at(place)
+        .why("The compiler takes it for code that never ends or never runs, or for the same as another function; callers in other objects would still run the old code.")
+        .advice("Check the function for undefined behaviour, such as a loop that reads outside of an array.")
 }

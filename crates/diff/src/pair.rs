@@ -156,6 +156,11 @@ pub struct Correlated<'p> {
 }
 
 impl<'p> Correlated<'p> {
+    /// Read-only data that changed, and so gets a new copy in the payload: items of the patched object.
+    pub fn new_copies(&self) -> impl Iterator<Item = ItemId> {
+        self.copies.keys().copied()
+    }
+
     /// Finds the counterpart of every patched item.
     pub fn of(parts: &'p Parts<'p>) -> Correlated<'p> {
         let mut correlated = Correlated {

@@ -91,17 +91,21 @@ impl Class {
             // The linker script discards both; what they hold can never run.
             return if executable { Class::InitText } else { Class::InitData };
         }
-        if in_family(name, ".init") || name.starts_with(".initcall") {
-            return if executable { Class::InitText } else { Class::InitData };
-        }
+        let init = in_family(name, ".init") || name.starts_with(".initcall");
         if executable {
-            return if in_family(name, ".text") { Class::Text } else { Class::Unknown };
+            return match (init, in_family(name, ".text")) {
+                (true, _) => Class::InitText,
+                (false, true) => Class::Text,
+                (false, false) => Class::Unknown,
+            };
         }
+        // Strings and constants of boot code as well: their content counts, for whoever names them.
         let merge = flags & elf::SHF_MERGE.0 != 0;
         let strings = flags & elf::SHF_STRINGS.0 != 0;
         match (merge, strings) {
             (true, true) => return Class::Strings,
             (true, false) => return Class::Constants,
+            _ if init => return Class::InitData,
             _ => {}
         }
         by_family(name, kind)
@@ -179,7 +183,7 @@ mod tests {
             (".textual", elf::SHT_PROGBITS, AX, Class::Unknown),
             (".init.text", elf::SHT_PROGBITS, AX, Class::InitText),
             (".initcall1.init", elf::SHT_PROGBITS, AW, Class::InitData),
-            (".init.rodata.str", elf::SHT_PROGBITS, AMS, Class::InitData),
+            (".init.rodata.str", elf::SHT_PROGBITS, AMS, Class::Strings),
             (".rodata.str1.1", elf::SHT_PROGBITS, AMS, Class::Strings),
             (".rodata.cst16", elf::SHT_PROGBITS, A | elf::SHF_MERGE.0, Class::Constants),
             (".data.rel.ro.local.ops", elf::SHT_PROGBITS, AW, Class::ReadOnly),
