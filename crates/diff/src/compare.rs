@@ -9,7 +9,7 @@ use xsplice_report::{Diagnostic, Difference, Place, Problems};
 
 use crate::codes;
 use crate::difference;
-use crate::items::{ItemId, ItemKind};
+use crate::items::{ItemId, ItemKind, Items};
 use crate::meaning::{EntryMeaning, Fingerprint, Known, Meaning, View};
 use crate::pair::Correlated;
 use crate::rodata::Changes;
@@ -329,9 +329,11 @@ impl<'p> Compared<'p> {
         }
     }
 
-    /// Sections that are in memory but neither code nor data that is understood. Hooks are selected, not compared.
+    /// Sections that are in memory but neither code nor data that is understood: none may change, and none may
+    /// describe code that the payload brings, whose entries there would be lost. Hooks are selected, not compared.
     fn compare_unknown(&mut self) {
         let parts = self.correlated.parts;
+        let mut found = Problems::new();
         for (side, other, new) in [(&parts.patched, &parts.base, true), (&parts.base, &parts.patched, false)]
         {
             for (id, section) in side.object.sections() {
@@ -344,21 +346,51 @@ impl<'p> Compared<'p> {
                 let same = other.object.sections().any(|(other_id, o)| {
                     o.name == section.name && self.raw(other, other_id) == self.raw(side, id)
                 });
-                if !same && (new || !parts.patched.object.sections.iter().any(|s| s.name == section.name)) {
-                    self.problems.push(
-                        Diagnostic::new(codes::UNKNOWN_SECTION, format!("section {} changed and is not understood", section.name))
-                            .at(Place::object(&parts.pair.path).source(&parts.pair.source, None).section(&section.name))
-                            .why("It is in memory at run time, and what it does to the host is not known here.")
-                            .advice("Leave that part of the patch out, or report the section so that it can be supported."),
-                    );
+                let there = parts.patched.object.sections.iter().any(|s| s.name == section.name);
+                let named = functions_of(side, id);
+                if !same && (new || !there) {
+                    found.push(self.unknown_section(&section.name, "changed", side, &named));
+                } else if new {
+                    let changed =
+                        |head: &ItemId| self.functions.get(head).is_some_and(|v| *v != Verdict::Same);
+                    let changed: BTreeSet<ItemId> = named.into_iter().filter(changed).collect();
+                    if !changed.is_empty() {
+                        let what = "refers to code that changed";
+                        found.push(self.unknown_section(&section.name, what, side, &changed));
+                    }
                 }
             }
         }
+        self.problems.extend(found);
+    }
+
+    fn unknown_section(
+        &self,
+        section: &str,
+        what: &str,
+        side: &Items<'_>,
+        functions: &BTreeSet<ItemId>,
+    ) -> Diagnostic {
+        let pair = self.correlated.parts.pair;
+        let mut names: Vec<&str> = functions.iter().map(|&id| side.get(id).name.as_str()).collect();
+        names.sort_unstable();
+        let mut place = Place::object(&pair.path).source(&pair.source, None).section(section);
+        if let Some(&first) = names.first() {
+            place = place.symbol(first);
+        }
+        let list = if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) };
+        Diagnostic::new(
+            codes::UNKNOWN_SECTION,
+            format!("section {section} {what} and is not understood{list}"),
+        )
+        .at(place)
+        .why("It is in memory at run time, and what it does to the host is not known here.")
+        .advice("Leave that part of the patch out, or report the section so that it can be supported.")
     }
 
     pub(crate) fn raw(
         &self,
-        items: &crate::items::Items<'_>,
+        items: &Items<'_>,
         id: xsplice_objects::SectionId,
     ) -> (Vec<u8>, Vec<(u64, xsplice_objects::RelocKind, Meaning)>) {
         let base = std::ptr::eq(items.object, self.correlated.parts.base.object);
@@ -378,4 +410,20 @@ fn no_code(place: Place, name: &str) -> Diagnostic {
         .at(place)
         .why("The compiler takes it for code that never ends or never runs, or for the same as another function; callers in other objects would still run the old code.")
         .advice("Check the function for undefined behaviour, such as a loop that reads outside of an array.")
+}
+
+/// The functions that a section of data holds or refers to, each by its head.
+fn functions_of(items: &Items<'_>, id: xsplice_objects::SectionId) -> BTreeSet<ItemId> {
+    let section = items.object.section(id);
+    let referred = section.relocations.iter().filter_map(|relocation| {
+        let symbol = items.object.symbol(relocation.symbol);
+        let Home::Section(home) = symbol.home else { return None };
+        items.at(home, symbol.value.cast_signed() + relocation.addend).map(|(id, _)| id)
+    });
+    let held = items.iter().filter(|(_, item)| item.section == id).map(|(id, _)| id);
+    referred
+        .chain(held)
+        .filter(|&id| items.get(id).kind == ItemKind::Function)
+        .map(|id| items.head(id))
+        .collect()
 }

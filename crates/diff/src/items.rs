@@ -67,14 +67,29 @@ pub struct Items<'o> {
     pub object: &'o Object,
     items: Vec<Item>,
     by_section: BTreeMap<SectionId, Vec<ItemId>>,
+    /// Indexes of the symbols of each section.
+    symbols: BTreeMap<SectionId, Vec<usize>>,
+    /// The fragments of each head, without the head.
+    rest: BTreeMap<ItemId, Vec<ItemId>>,
     aside_starts: BTreeSet<(SectionId, u64)>,
 }
 
 impl<'o> Items<'o> {
     /// Takes an object apart.
     pub fn of(object: &'o Object) -> Items<'o> {
-        let mut items =
-            Items { object, items: Vec::new(), by_section: BTreeMap::new(), aside_starts: BTreeSet::new() };
+        let mut items = Items {
+            object,
+            items: Vec::new(),
+            by_section: BTreeMap::new(),
+            symbols: BTreeMap::new(),
+            rest: BTreeMap::new(),
+            aside_starts: BTreeSet::new(),
+        };
+        for (index, symbol) in object.symbols.iter().enumerate() {
+            if let Home::Section(id) = symbol.home {
+                items.symbols.entry(id).or_default().push(index);
+            }
+        }
         for (id, section) in object.sections() {
             let divided = matches!(
                 section.class,
@@ -121,12 +136,14 @@ impl<'o> Items<'o> {
     pub fn entry_point_in(&self, id: ItemId) -> Option<&str> {
         let item = self.get(id);
         let inside = |symbol: &&xsplice_objects::Symbol| {
-            symbol.home == Home::Section(item.section)
-                && !symbol.local
-                && item.start < symbol.value
-                && symbol.value < item.end
+            !symbol.local && item.start < symbol.value && symbol.value < item.end
         };
-        self.object.symbols.iter().find(inside).map(|symbol| symbol.name.as_str())
+        self.symbols_of(item.section).find(inside).map(|symbol| symbol.name.as_str())
+    }
+
+    fn symbols_of(&self, section: SectionId) -> impl Iterator<Item = &'o xsplice_objects::Symbol> {
+        let object = self.object;
+        self.symbols.get(&section).into_iter().flatten().map(move |&index| &object.symbols[index])
     }
 
     /// The head of the unit that an item belongs to: a `.cold` fragment's function, or the item itself.
@@ -136,19 +153,17 @@ impl<'o> Items<'o> {
 
     /// All fragments of a unit, the head first.
     pub fn fragments(&self, head: ItemId) -> Vec<ItemId> {
-        let rest = self.iter().filter(|(_, item)| item.unit == Some(head)).map(|(id, _)| id);
-        std::iter::once(head).chain(rest).collect()
+        std::iter::once(head).chain(self.rest.get(&head).into_iter().flatten().copied()).collect()
     }
 
     fn divide(&mut self, id: SectionId) {
         let section = self.object.section(id);
         let named = |symbol: &&xsplice_objects::Symbol| {
-            symbol.home == Home::Section(id)
-                && !matches!(symbol.kind, SymbolKind::Section | SymbolKind::File)
+            !matches!(symbol.kind, SymbolKind::Section | SymbolKind::File)
                 && !symbol.name.is_empty()
                 && symbol.value < section.size
         };
-        let symbols = || self.object.symbols().map(|(_, symbol)| symbol).filter(named);
+        let symbols = || self.symbols_of(id).filter(named);
         // Code that is put aside within a section of one function (`.subsection`) is that function's.
         let sized: BTreeSet<u64> = symbols().filter(|s| s.size > 0).map(|s| s.value).collect();
         let mut marks: BTreeMap<u64, Vec<&xsplice_objects::Symbol>> = BTreeMap::new();
@@ -283,9 +298,12 @@ impl<'o> Items<'o> {
             .filter(|(_, item)| item.kind == ItemKind::Function)
             .map(|(id, item)| (item.name.clone(), id))
             .collect();
-        for item in &mut self.items {
+        for (index, item) in self.items.iter_mut().enumerate() {
             if item.kind == ItemKind::Function && item.local {
                 item.unit = names::cold_of(&item.name).and_then(|root| functions.get(root).copied());
+                if let Some(head) = item.unit {
+                    self.rest.entry(head).or_default().push(ItemId(index));
+                }
             }
         }
     }

@@ -171,22 +171,65 @@ impl<'p> Correlated<'p> {
             copies: BTreeMap::new(),
             problems: Problems::new(),
         };
+        correlated.match_clones();
         correlated.match_by_name();
         correlated.match_numbered();
         correlated.rename();
         correlated
     }
 
+    /// Clones of one function (`foo.constprop.0` and `.1`) whose numbers may have shifted: equal code comes first,
+    /// whatever its number. It decides only what counts as changed; see [`Self::match_numbered`].
+    fn match_clones(&mut self) {
+        let (before, after) = (clones(&self.parts.base), clones(&self.parts.patched));
+        for (name, mut patched) in after {
+            let Some(mut base) = before.get(name).cloned() else { continue };
+            if let ([_], [_]) = (&base[..], &patched[..]) {
+                continue;
+            }
+            let name_of = |items: &Items<'_>, id: ItemId| items.get(id).name.clone();
+            let plain = |items: &Items<'_>, view: &View<'_>, id: ItemId| {
+                let item = items.get(id);
+                view.code(item.section, item.start, item.end, Some(id)).bytes
+            };
+            let [old, new] =
+                [(&self.parts.base, &self.base, &base), (&self.parts.patched, &self.patched, &patched)].map(
+                    |(items, view, ids)| -> BTreeMap<ItemId, (String, Vec<u8>)> {
+                        ids.iter().map(|&id| (id, (name_of(items, id), plain(items, view, id)))).collect()
+                    },
+                );
+            for keep_number in [true, false] {
+                let fits = |b: &ItemId, p: &ItemId| {
+                    let ((old_name, old_code), (new_name, new_code)) = (&old[b], &new[p]);
+                    old_code == new_code && (!keep_number || old_name == new_name)
+                };
+                for (b, p) in only_fits(&mut base, &mut patched, fits) {
+                    let (from, to) = (self.parts.base.fragments(b), self.parts.patched.fragments(p));
+                    if from.len() == to.len() {
+                        for (b, p) in from.into_iter().zip(to) {
+                            self.counterpart[p.0] = Some(b);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     fn match_by_name(&mut self) {
         let by_name = index(&self.parts.base);
+        let taken: BTreeSet<ItemId> = self.counterpart.iter().flatten().copied().collect();
         for (id, item) in self.parts.patched.iter() {
-            if matches!(item.kind, ItemKind::Blob | ItemKind::Aside) || is_counted_data(item) {
+            let counted = matches!(item.kind, ItemKind::Blob | ItemKind::Aside) || is_counted_data(item);
+            if counted || self.counterpart[id.0].is_some() {
                 continue;
             }
             let names = std::iter::once(&item.name).chain(&item.aliases);
             self.counterpart[id.0] = names
                 .filter_map(|name| by_name.get(name.as_str()))
-                .find_map(|ids| ids.iter().find(|&&base| same_sort(self.parts.base.get(base), item)))
+                .find_map(|ids| {
+                    let free = |base: &&ItemId| !taken.contains(base);
+                    ids.iter().filter(free).find(|&&base| same_sort(self.parts.base.get(base), item))
+                })
                 .copied();
         }
     }
@@ -247,20 +290,8 @@ impl<'p> Correlated<'p> {
             let fits = |b: &ItemId, p: &ItemId| {
                 test(self.parts.base.get(*b), self.parts.patched.get(*p), bu.get(b), pu.get(p))
             };
-            let sure: Vec<(ItemId, ItemId)> = patched
-                .iter()
-                .filter_map(|p| {
-                    let mut found = base.iter().filter(|b| fits(b, p));
-                    let b = found.next()?;
-                    let only =
-                        found.next().is_none() && patched.iter().filter(|other| fits(b, other)).count() == 1;
-                    only.then_some((*b, *p))
-                })
-                .collect();
-            for (b, p) in sure {
+            for (b, p) in only_fits(&mut base, &mut patched, fits) {
                 self.counterpart[p.0] = Some(b);
-                base.retain(|&other| other != b);
-                patched.retain(|&other| other != p);
             }
         }
         // Left over on both sides, and some function uses both: which is which cannot be told.
@@ -296,6 +327,36 @@ impl<'p> Correlated<'p> {
             self.patched.rename(id, known);
         }
     }
+}
+
+/// Takes out all pairs of which neither side fits any other.
+fn only_fits(
+    base: &mut Vec<ItemId>,
+    patched: &mut Vec<ItemId>,
+    fits: impl Fn(&ItemId, &ItemId) -> bool,
+) -> Vec<(ItemId, ItemId)> {
+    let sure: Vec<(ItemId, ItemId)> = patched
+        .iter()
+        .filter_map(|p| {
+            let mut found = base.iter().filter(|b| fits(b, p));
+            let b = found.next()?;
+            let only = found.next().is_none() && patched.iter().filter(|other| fits(b, other)).count() == 1;
+            only.then_some((*b, *p))
+        })
+        .collect();
+    base.retain(|id| !sure.iter().any(|(b, _)| b == id));
+    patched.retain(|id| !sure.iter().any(|(_, p)| p == id));
+    sure
+}
+
+/// Local functions whose names end in a number, by the name in front of it.
+fn clones<'i>(items: &'i Items<'_>) -> BTreeMap<&'i str, Vec<ItemId>> {
+    let mut clones: BTreeMap<&str, Vec<ItemId>> = BTreeMap::new();
+    let head = |item: &Item| item.kind == ItemKind::Function && item.local && item.unit.is_none();
+    for (id, item) in items.iter().filter(|(_, item)| head(item) && names::is_numbered(&item.name)) {
+        clones.entry(names::unnumbered(&item.name)).or_default().push(id);
+    }
+    clones
 }
 
 fn index<'i>(items: &'i Items<'_>) -> BTreeMap<&'i str, Vec<ItemId>> {

@@ -274,6 +274,16 @@ impl<'s, 'p> Selector<'s, 'p> {
         }
     }
 
+    /// The object and original item of a global that was local before the patch.
+    fn made_global(&self, name: &str) -> Option<(usize, ItemId)> {
+        self.pairs.iter().enumerate().find_map(|(index, pair)| {
+            let (base, patched) = (&pair.correlated.parts.base, &pair.correlated.parts.patched);
+            let (id, _) = patched.iter().find(|(_, item)| !item.local && item.name == name)?;
+            let counterpart = pair.correlated.counterpart[id.0]?;
+            base.get(counterpart).local.then_some((index, counterpart))
+        })
+    }
+
     /// What a spot becomes in the payload, and the spot's own offset at which that target starts.
     fn target(&mut self, index: usize, spot: Spot, unit: Option<ItemId>, by: &str) -> Option<(Target, i64)> {
         let parts = self.pair(index).correlated.parts;
@@ -284,6 +294,11 @@ impl<'s, 'p> Selector<'s, 'p> {
             if let Some(&(home, id)) = self.globals.get(&name) {
                 return Some((Target::Piece(self.include(home, id, because())?), 0));
             }
+            // It may have been local in the original: then the hypervisor has it under its file's name.
+            let name = match self.made_global(&name) {
+                Some((home, base)) => self.shipped_name(home, base)?,
+                None => name,
+            };
             return Some((self.hypervisor(index, name, by)?, 0));
         };
         let section = object.section(section_id);

@@ -136,7 +136,7 @@ fn references_are_rendered_by_name() {
     );
     assert_eq!(first("renamed_function.c", "caller"), "at +0x0 `call old_name` became `call new new_name`");
     assert_eq!(
-        first("const_table_local.c", "lookup"),
+        first("lbt_rodata_only.c", "lookup"),
         "uses table, which changed: byte 12 was 0x15 and is 0x16"
     );
     assert_eq!(
@@ -210,11 +210,11 @@ fn special_section_entries_are_described_in_words() {
         if found.text.contains("#endif\nint checked") { moved } else { panic!("the fixture changed") };
     assert_eq!(line.what, format!("the BUG at bug_frame_line_changed.c:{bug} is at line {moved} now"));
 
-    let (_, feature) = what("alternative_feature_only.c", "fence");
+    let (_, feature) = what("lbt_alternative_feature_only.c", "fence");
     assert_eq!(feature.kind, DifferenceKind::Alternative);
     assert!(feature.what.starts_with("the alternative at +0x0 is selected by feature "), "{feature}");
 
-    let (_, replacement) = what("alternative_replacement_only.c", "fence");
+    let (_, replacement) = what("alternatives_only.c", "fence");
     assert_eq!(
         replacement.what,
         "the alternative at +0x0: its replacement code differs: at +0x0 `mfence` became `lfence`"
@@ -230,8 +230,8 @@ fn special_section_entries_are_described_in_words() {
     assert_eq!(gone.what, "the exception table entry for +0x2 is gone");
     assert!(gone.before.is_some() && gone.after.is_none());
 
-    let (_, says) = what("bug_frame_string_changed.c", "check");
-    assert!(says.what.starts_with("the assertion \"a < 64\" at bug_frame_string_changed.c:"), "{says}");
+    let (_, says) = what("lbt_bug_frame_second_half.c", "check");
+    assert!(says.what.starts_with("the assertion \"a < 64\" at lbt_bug_frame_second_half.c:"), "{says}");
     assert!(says.what.ends_with(" says \"a < 0100\" now"), "{says}");
 }
 
@@ -381,7 +381,7 @@ fn references_to_replaced_functions_are_listed() {
         object: "xen/common/own.o".into(),
     };
     assert_eq!(found.selection.through_original, [through(How::Call), through(How::Address)]);
-    let found = fixture("pointer_of_replaced_stored.c");
+    let found = fixture("revert_leaves_no_pointer.c");
     assert!(found.selection.through_original.iter().any(|through| through.how == How::Address));
     // Nothing of the kind in a change of one function that nobody else included uses.
     assert_eq!(fixture("changed_static.c").selection.through_original, []);
@@ -393,7 +393,7 @@ fn fixup_and_replacement_code_name_the_entry_that_needs_them() {
     let fixup = reasons.iter().find(|line| line.starts_with("fixup code at .fixup+")).expect("fixup code");
     assert!(fixup.contains(": needed by the exception table entry for +0x"), "{fixup}");
     assert!(fixup.contains(", which describes code of peek, which changed: "), "{fixup}");
-    let reasons = fixture("alternative_replacement_only.c").reasons();
+    let reasons = fixture("alternatives_only.c").reasons();
     let code =
         reasons.iter().find(|line| line.starts_with("replacement code at ")).expect("replacement code");
     assert!(

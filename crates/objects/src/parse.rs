@@ -7,7 +7,7 @@ use object::{Endianness, SectionIndex};
 use xsplice_report::{Diagnostic, Place, Problems};
 
 use crate::Class;
-use crate::codes::{OBJECT_UNREADABLE, SECTION_GROUP, UNKNOWN_RELOCATION};
+use crate::codes::{OBJECT_UNREADABLE, SECTION_GROUP, UNKNOWN_RELOCATION, UNKNOWN_SYMBOL};
 use crate::model::{Home, Object, RelocKind, Relocation, Section, SectionId, Symbol, SymbolId, SymbolKind};
 
 type Header = elf::FileHeader64<Endianness>;
@@ -22,7 +22,8 @@ impl Object {
     ///
     /// # Errors
     /// When it is not a relocatable ELF file for x86-64, when an index or range leads nowhere, or when it uses
-    /// a relocation type or a section group that is not understood. All that is found is reported.
+    /// a relocation type, a symbol type or a section group that is not understood. All that is found is reported,
+    /// with the function it belongs to.
     pub fn parse(path: &str, bytes: &[u8]) -> Result<Object, Problems> {
         let unreadable = |error: object::read::Error| {
             Problems::from(
@@ -50,12 +51,10 @@ impl Object {
             let name = String::from_utf8_lossy(table.section_name(endian, section).map_err(unreadable)?);
             let kind = section.sh_type(endian);
             if kind == elf::SHT_GROUP {
-                problems.push(
-                    Diagnostic::new(SECTION_GROUP, "an object uses section groups")
-                        .at(Place::object(path).section(&*name))
-                        .why("Which of several copies the hypervisor keeps is the linker's choice.")
-                        .advice("Xen's own build makes none; look at the compiler flags that were added."),
-                );
+                // The symbol that names the group (ELF: sh_info of a SHT_GROUP section).
+                let index = object::SymbolIndex(section.sh_info(endian) as usize);
+                let signature = symtab.symbol(index).and_then(|s| symtab.symbol_name(endian, s));
+                problems.push(group(path, &name, &String::from_utf8_lossy(signature.unwrap_or_default())));
             }
             let flags = section.sh_flags(endian).0;
             sections.push(Section {
@@ -90,10 +89,11 @@ impl Object {
                 size: symbol.st_size(endian),
             });
         }
+        problems.extend(symbols.iter().filter_map(|symbol| unknown_symbol(path, symbol, &sections)));
         for section in table.iter() {
             let Some((relocations, _)) = section.rela(endian, bytes).map_err(unreadable)? else { continue };
             let target = section.info_link(endian);
-            read_relocations(path, endian, relocations, target, &mut sections, symbols.len(), &mut problems);
+            read_relocations(path, endian, relocations, target, &mut sections, &symbols, &mut problems);
         }
         for section in &mut sections {
             section.relocations.sort_by_key(|r| r.offset);
@@ -105,6 +105,43 @@ impl Object {
         let file = symbols.iter().find(|s| s.kind == SymbolKind::File).map(|s| s.name.clone());
         Ok(Object { path: path.to_owned(), sections, symbols, file })
     }
+}
+
+fn group(path: &str, section: &str, signature: &str) -> Diagnostic {
+    let mut what = "an object uses section groups".to_owned();
+    let mut place = Place::object(path).section(section);
+    if !signature.is_empty() {
+        what = format!("{what}: {signature}");
+        place = place.symbol(signature);
+    }
+    Diagnostic::new(SECTION_GROUP, what)
+        .at(place)
+        .why("Which of several copies the hypervisor keeps is the linker's choice.")
+        .advice("Xen's own build makes none; look at the compiler flags that were added.")
+}
+
+/// What stands against a symbol: its type is none of those that a hypervisor's C and assembler code have.
+fn unknown_symbol(path: &str, symbol: &Symbol, sections: &[Section]) -> Option<Diagnostic> {
+    let SymbolKind::Other(kind) = symbol.kind else { return None };
+    let mut place = Place::object(path).symbol(&symbol.name);
+    if let Home::Section(id) = symbol.home {
+        place = place.section(&sections[id.0].name);
+    }
+    let found = Diagnostic::new(UNKNOWN_SYMBOL, format!("{} has symbol type {kind}", symbol.name))
+        .at(place)
+        .why("What is at its address, and who decides what it refers to, is not known here.")
+        .advice("Compile without thread-local storage and indirect functions, which Xen does not use.");
+    Some(found)
+}
+
+/// The function that covers an offset of a section.
+fn function_at(symbols: &[Symbol], section: SectionId, offset: u64) -> Option<&str> {
+    let covers = |symbol: &&Symbol| {
+        symbol.kind == SymbolKind::Function
+            && symbol.home == Home::Section(section)
+            && (symbol.value..symbol.value.saturating_add(symbol.size)).contains(&offset)
+    };
+    symbols.iter().find(covers).map(|symbol| symbol.name.as_str())
 }
 
 fn home(
@@ -135,7 +172,7 @@ fn read_relocations(
     relocations: &[elf::Rela64<Endianness>],
     target: SectionIndex,
     sections: &mut [Section],
-    symbols: usize,
+    symbols: &[Symbol],
     problems: &mut Problems,
 ) {
     let Some(section) = sections.get_mut(target.0) else { return };
@@ -151,9 +188,17 @@ fn read_relocations(
             elf::R_X86_64_PC64 => RelocKind::Pc64,
             elf::R_X86_64_16 | elf::R_X86_64_PC16 | elf::R_X86_64_8 | elf::R_X86_64_PC8 => RelocKind::Small,
             other => {
+                let offset = rela.r_offset(endian);
+                let mut place = Place::object(path).section(&section.name).offset(offset);
+                let mut what = format!("relocation type {} is not understood", other.0);
+                if let Some(function) = function_at(symbols, SectionId(target.0), offset) {
+                    place = place.symbol(function);
+                    what =
+                        format!("{function} has a relocation of type {}, which is not understood", other.0);
+                }
                 problems.push(
-                    Diagnostic::new(UNKNOWN_RELOCATION, format!("relocation type {} is not understood", other.0))
-                        .at(Place::object(path).section(&section.name).offset(rela.r_offset(endian)))
+                    Diagnostic::new(UNKNOWN_RELOCATION, what)
+                        .at(place)
                         .why("What the code refers to there cannot be told, so a change of it could be missed.")
                         .advice("Compile without thread-local storage, a GOT or other features that Xen does not use."),
                 );
@@ -162,7 +207,7 @@ fn read_relocations(
         };
         let offset = rela.r_offset(endian);
         let symbol = rela.r_sym(endian, false) as usize;
-        if symbol >= symbols || offset.checked_add(kind.width()).is_none_or(|end| end > section.size) {
+        if symbol >= symbols.len() || offset.checked_add(kind.width()).is_none_or(|end| end > section.size) {
             problems.push(
                 Diagnostic::new(
                     OBJECT_UNREADABLE,
