@@ -124,16 +124,11 @@ impl Built {
         fs::read(&self.payload).map_err(|error| error.to_string())
     }
 
-    /// The names of the functions that it replaces for their code, sorted. Functions below an edit are
-    /// replaced too where they have a BUG or WARN, since its line is another.
+    /// The names of the functions that it replaces, sorted.
     pub fn functions(&self) -> Vec<String> {
         let functions = self.report["functions"].as_array().cloned().unwrap_or_default();
-        let code_differs = |function: &&Value| function["first_difference"]["kind"] != "bug-frame";
-        let mut names: Vec<String> = functions
-            .iter()
-            .filter(code_differs)
-            .filter_map(|f| f["name"].as_str().map(str::to_owned))
-            .collect();
+        let mut names: Vec<String> =
+            functions.iter().filter_map(|f| f["name"].as_str().map(str::to_owned)).collect();
         names.sort();
         names
     }
