@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use fs_err as fs;
-use xsplice_e2e::recipes;
+use xsplice_e2e::{hooks, kinds, recipes};
 use xsplice_report::Problems;
 
 /// Tasks of the project itself.
@@ -104,8 +104,9 @@ fn quote(word: &str) -> String {
 }
 
 fn patch(name: &str, tree: &std::path::Path, output: Option<PathBuf>) -> Result<(), String> {
-    let Some(recipe) = recipes::ALL.iter().find(|recipe| recipe.name == name) else {
-        let names: Vec<&str> = recipes::ALL.iter().map(|recipe| recipe.name).collect();
+    let all = || recipes::ALL.iter().chain(hooks::ALL).chain(kinds::ALL);
+    let Some(recipe) = all().find(|recipe| recipe.name == name) else {
+        let names: Vec<&str> = all().map(|recipe| recipe.name).collect();
         return Err(format!("there is no recipe {name}; there are: {}", names.join(", ")));
     };
     let made = recipe.make(tree).map_err(|error| error.to_string())?;

@@ -6,6 +6,7 @@
 
 pub mod elf;
 pub mod hooks;
+pub mod kinds;
 mod recipe;
 pub mod recipes;
 

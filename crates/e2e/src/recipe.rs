@@ -23,6 +23,8 @@ pub enum At {
     Word(&'static str, &'static str),
     /// At the end of the file.
     End,
+    /// All of a file that is not there yet.
+    NewFile,
 }
 
 /// One edit of one file.
@@ -103,7 +105,10 @@ impl Recipe {
         let mut files: BTreeMap<String, (String, String)> = BTreeMap::new();
         for edit in self.edits {
             if !files.contains_key(edit.file) {
-                let text = fs::read_to_string(tree.join(edit.file))?;
+                let text = match edit.at {
+                    At::NewFile => String::new(),
+                    _ => fs::read_to_string(tree.join(edit.file))?,
+                };
                 files.insert(edit.file.to_owned(), (text.clone(), text));
             }
             if let Some((_, text)) = files.get_mut(edit.file) {
@@ -113,8 +118,10 @@ impl Recipe {
         }
         let mut diff = format!("{}\n\n", self.what);
         for (file, (old, new)) in &files {
+            let new_file = self.edits.iter().any(|edit| edit.file == file && edit.at == At::NewFile);
+            let original = if new_file { "/dev/null".to_owned() } else { format!("a/{file}") };
             let patch = diffy::DiffOptions::new()
-                .set_original_filename(format!("a/{file}"))
+                .set_original_filename(original)
                 .set_modified_filename(format!("b/{file}"))
                 .create_patch(old, new)
                 .to_string();
@@ -148,7 +155,7 @@ fn apply(text: &str, edit: &Edit) -> Option<String> {
             let found = start + text.get(start..)?.find(old)?;
             return Some(format!("{}{}{}", &text[..found], edit.text, &text[found + old.len()..]));
         }
-        At::End => lines.len(),
+        At::End | At::NewFile => lines.len(),
     };
     let mut new = lines.get(..at)?.concat();
     new.push_str(edit.text);
@@ -217,6 +224,14 @@ mod tests {
         assert_eq!(line_before(At::Behind("DO(version)", "return")), "        return 1;");
         assert!(edited(At::Word("DO(version)", "return 1"), "return 2").contains("        return 2;\n}\n"));
         assert!(edited(At::End, "NEW\n").ends_with(">\nNEW\n"));
+    }
+
+    #[test]
+    fn a_new_file_has_no_original() {
+        let edits = &[Edit { file: "dir/new.c", at: At::NewFile, text: "int x;\n" }];
+        let recipe = Recipe { name: "new", what: "Add a file", edits };
+        let made = recipe.make(Path::new("/nonexistent")).expect("nothing is read");
+        assert_eq!(made.diff, "Add a file\n\n--- /dev/null\n+++ b/dir/new.c\n@@ -0,0 +1 @@\n+int x;\n");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 /* hypercall NUMBER ARG...: issues a hypercall through Linux's /dev/xen/privcmd and prints what it returns.
- * An ARG is a number, or a comma-separated list of 32-bit numbers that is passed by address.
+ * An ARG is a number, or a comma-separated list of 32-bit numbers that is passed by address. @N in a list, or for
+ * an ARG, stands for the address of the list that is the N-th ARG, from 1; in a list it is 64 bits.
  * Needs no C library: the control domain of the lab has none of its own. */
 
 static long syscall3(long number, long a, long b, long c)
@@ -41,20 +42,35 @@ static const char *number(const char *text, unsigned long *value)
     }
 }
 
+/* A number, or the address of a list; the answer is its size in 32-bit numbers. */
+static unsigned int element(const char **text, unsigned long *value)
+{
+    if ( **text != '@' )
+    {
+        *text = number(*text, value);
+        return 1;
+    }
+    *text = number(*text + 1, value);
+    *value = (unsigned long)buffers[(*value - 1) % 5];
+    return 2;
+}
+
 static unsigned long argument(const char *text, unsigned int *buffer)
 {
     unsigned long value;
-    unsigned int count = 0;
+    unsigned int count = 0, size = element(&text, &value);
 
-    text = number(text, &value);
     if ( *text != ',' )
         return value;
-    for ( ; count < 16; count++ )
+    while ( count + size <= 16 )
     {
-        buffer[count] = value;
+        buffer[count++] = value;
+        if ( size == 2 )
+            buffer[count++] = value >> 32;
         if ( *text != ',' )
             break;
-        text = number(text + 1, &value);
+        text++;
+        size = element(&text, &value);
     }
     return (unsigned long)buffer;
 }
