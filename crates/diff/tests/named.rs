@@ -17,7 +17,7 @@ use toolchain::Toolchain;
 use xsplice_diff::{
     Compared, Correlated, Input, Loader, ObjectPair, Parts, Patchable, Selection, Verdict, World,
 };
-use xsplice_objects::Hypervisor;
+use xsplice_objects::{HookKind, Hypervisor};
 use xsplice_report::Problems;
 
 /// A folder with what sources include and hypervisors are linked by.
@@ -75,7 +75,11 @@ fn select(pairs: &[ObjectPair], hypervisor: &Hypervisor) -> Result<Patchable, Pr
     let parts: Vec<Parts<'_>> = pairs.iter().map(|pair| Parts::of(pair).expect("parts")).collect();
     let compared = Compared::all(parts.iter().map(Correlated::of).collect());
     let none = BTreeSet::new();
-    let loader = Loader::default();
+    let loader = Loader {
+        hooks: HookKind::ALL.into_iter().collect(),
+        needs_functions: false,
+        tables_from_upload: true,
+    };
     let world = World { hypervisor, exported: &none, replaced: &none, loader: &loader };
     Patchable::check(Selection::of(&compared, &world), &parts, &world)
 }
