@@ -112,7 +112,7 @@ fn untouched(captured: &CapturedBuild, names: &BTreeSet<String>) -> Result<Vec<O
         .iter()
         .filter(|object| object.linked && !changed.contains(object.path.as_str()))
         .collect();
-    let parsed = objects
+    let parsed: Vec<_> = objects
         .par_iter()
         .filter_map(|object| {
             let bytes = match captured.base_objects.read(&object.path) {
@@ -130,7 +130,7 @@ fn untouched(captured: &CapturedBuild, names: &BTreeSet<String>) -> Result<Vec<O
             (holds && !Object::is_32_bit(&bytes)).then(|| ObjectPair::parse(input))
         })
         .collect();
-    stages::collect(parsed)
+    Problems::collect(parsed)
 }
 
 fn wanted(inputs: &Inputs, captured: &CapturedBuild, report: &Report) -> Wanted {

@@ -69,8 +69,8 @@ pub(crate) struct Wanted {
 }
 
 /// Runs the stages on pairs of objects, as far as is known what they are for: without a host they end with compare.
-/// `None` where no payload is wanted, or where nothing is replaced and no hook is new. What is found on the way goes into the findings,
-/// whatever the outcome.
+/// `None` where no payload is wanted, or where nothing is replaced and no hook is new. What is found on the way goes
+/// into the findings, whatever the outcome.
 ///
 /// # Errors
 /// Everything that stands in the way of a payload, as far as the stages came.
@@ -82,10 +82,10 @@ pub(crate) fn run(
 ) -> Result<Option<Verified>, Problems> {
     pause::at("parse");
     let mut pairs: Vec<ObjectPair> =
-        collect(inputs.par_iter().map(|input| ObjectPair::parse(*input)).collect())?;
+        Problems::collect(inputs.par_iter().map(|input| ObjectPair::parse(*input)).collect::<Vec<_>>())?;
     xsplice_diff::add_users(&mut pairs, rest)?;
     pause::at("correlate");
-    let parts: Vec<Parts<'_>> = collect(pairs.par_iter().map(Parts::of).collect())?;
+    let parts: Vec<Parts<'_>> = Problems::collect(pairs.par_iter().map(Parts::of).collect::<Vec<_>>())?;
     let correlated: Vec<Correlated<'_>> = parts.par_iter().map(Correlated::of).collect();
     pause::at("compare");
     let compared: Vec<Compared<'_>> = Compared::all(correlated);
@@ -113,19 +113,6 @@ pub(crate) fn run(
     let image = PayloadImage::link(&patchable, &wanted.funcs, &wanted.ids, &wanted.metadata);
     pause::at("verify");
     verify(host, wanted, image, findings).map(Some)
-}
-
-/// All values, or all problems.
-pub(crate) fn collect<T>(results: Vec<Result<T, Problems>>) -> Result<Vec<T>, Problems> {
-    let mut problems = Problems::new();
-    let mut values = Vec::new();
-    for result in results {
-        match result {
-            Ok(value) => values.push(value),
-            Err(more) => problems.extend(more),
-        }
-    }
-    if problems.0.is_empty() { Ok(values) } else { Err(problems) }
 }
 
 /// What stands in the way whatever the hypervisor.

@@ -132,7 +132,6 @@ fn check_layouts(parts: &Parts<'_>, problems: &mut Problems) {
 
 /// Every function of the touched objects must be in the shipped hypervisor with the same size and code.
 fn check_base(parts: &Parts<'_>, world: &World<'_>, problems: &mut Problems) {
-    let file = parts.base.object.file.as_deref();
     let (mut seen, mut missing, mut different, mut code) = (0, Vec::new(), Vec::new(), Vec::new());
     for (id, item) in parts.base.iter() {
         let function = item.kind == ItemKind::Function && item.class == Class::Text && !item.weak;
@@ -141,10 +140,7 @@ fn check_base(parts: &Parts<'_>, world: &World<'_>, problems: &mut Problems) {
             continue;
         }
         seen += 1;
-        let name = match file {
-            Some(file) if item.local => format!("{file}#{}", item.name),
-            _ => item.name.clone(),
-        };
+        let name = parts.base.object.table_name(&item.name, item.local);
         if world.replaced.contains(&name) || world.exported.contains(&name) {
             continue;
         }
@@ -156,11 +152,11 @@ fn check_base(parts: &Parts<'_>, world: &World<'_>, problems: &mut Problems) {
             different.push(format!("{name} has {} bytes, shipped are {size}", item.declared));
         } else {
             let shipped = world.hypervisor.named(&name).filter(|s| s.size == item.declared);
-            let differences: Vec<Option<String>> = shipped
+            // The name may be there several times: one that agrees is enough.
+            let differences: Option<Vec<String>> = shipped
                 .map(|shipped| proof::first_difference(&parts.base, id, shipped, world.hypervisor))
                 .collect();
-            if let (true, Some(Some(first))) = (differences.iter().all(Option::is_some), differences.first())
-            {
+            if let Some(first) = differences.and_then(|all| all.into_iter().next()) {
                 code.push(format!("{name} {first}"));
             }
         }

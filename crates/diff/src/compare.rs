@@ -83,8 +83,9 @@ impl<'p> Compared<'p> {
         if compared.correlated.parts.pair.assembler {
             compared.compare_assembler();
         } else {
-            compared.compare_data();
-            compared.compare_functions(changes);
+            let unmarked = compared.correlated.patched.without_marks();
+            compared.compare_data(&unmarked);
+            compared.compare_functions(changes, &unmarked);
             compared.compare_orphans();
         }
         compared.compare_unknown();
@@ -98,10 +99,9 @@ impl<'p> Compared<'p> {
         self.functions.values().any(|verdict| *verdict != Verdict::Same)
     }
 
-    fn compare_data(&mut self) {
+    fn compare_data(&mut self, unmarked: &View<'_>) {
         let parts = self.correlated.parts;
         // Live data that leads to changed data is no change of its own: it is why that cannot be replaced.
-        let unmarked = self.correlated.patched.without_marks();
         for (id, item) in parts.patched.iter() {
             // What is known by its content only is part of its users' meaning, and so is a new copy.
             let by_content =
@@ -110,7 +110,7 @@ impl<'p> Compared<'p> {
                 continue;
             }
             match self.correlated.counterpart[id.0] {
-                Some(base) => self.compare_datum(&unmarked, base, id),
+                Some(base) => self.compare_datum(unmarked, base, id),
                 None => self.new_datum(id),
             }
         }
@@ -207,9 +207,8 @@ impl<'p> Compared<'p> {
         self.init.push(InitChange { object, name: name.to_owned(), what: what.to_owned() });
     }
 
-    fn compare_functions(&mut self, changes: &Changes) {
+    fn compare_functions(&mut self, changes: &Changes, unmarked: &View<'_>) {
         let parts = self.correlated.parts;
-        let unmarked = self.correlated.patched.without_marks();
         for (id, item) in parts.patched.iter() {
             if item.kind != ItemKind::Function || item.unit.is_some() {
                 continue;

@@ -89,10 +89,7 @@ fn other_target(
     if !named || symbol.home == Home::Absolute {
         return None;
     }
-    let name = match &object.file {
-        Some(file) if symbol.local => format!("{file}#{}", symbol.name),
-        _ => symbol.name.clone(),
-    };
+    let name = object.table_name(&symbol.name, symbol.local);
     let known: BTreeSet<u64> = hypervisor.named(&name).map(|shipped| shipped.address).collect();
     let wanted = leads_to.wrapping_add_signed(-distance);
     let other = !known.is_empty() && !known.contains(&wanted);

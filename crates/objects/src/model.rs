@@ -143,6 +143,14 @@ impl Object {
         &self.sections[id.0]
     }
 
+    /// A name in the form of the hypervisor's own table: `FILE#name` for what is local to this object.
+    pub fn table_name(&self, name: &str, local: bool) -> String {
+        match &self.file {
+            Some(file) if local => format!("{file}#{name}"),
+            _ => name.to_owned(),
+        }
+    }
+
     /// A symbol by its index.
     pub fn symbol(&self, id: SymbolId) -> &Symbol {
         &self.symbols[id.0]

@@ -213,6 +213,22 @@ impl Problems {
         Problems::default()
     }
 
+    /// All values, or all problems.
+    ///
+    /// # Errors
+    /// The problems of every result that has some.
+    pub fn collect<T>(results: impl IntoIterator<Item = Result<T, Problems>>) -> Result<Vec<T>, Problems> {
+        let mut problems = Problems::new();
+        let mut values = Vec::new();
+        for result in results {
+            match result {
+                Ok(value) => values.push(value),
+                Err(more) => problems.extend(more),
+            }
+        }
+        if problems.0.is_empty() { Ok(values) } else { Err(problems) }
+    }
+
     /// Adds one.
     pub fn push(&mut self, diagnostic: Diagnostic) {
         self.0.push(diagnostic);

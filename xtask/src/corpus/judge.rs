@@ -252,21 +252,9 @@ struct Stages<'i> {
     capture: &'i Capture,
 }
 
-fn collect<T>(results: impl Iterator<Item = Result<T, Problems>>) -> Result<Vec<T>, Problems> {
-    let mut problems = Problems::new();
-    let mut values = Vec::new();
-    for result in results {
-        match result {
-            Ok(value) => values.push(value),
-            Err(more) => problems.extend(more),
-        }
-    }
-    if problems.0.is_empty() { Ok(values) } else { Err(problems) }
-}
-
 impl Stages<'_> {
     fn run(&self, kept: &[Pair<'_>], judged: &mut Judged) -> Result<Ending, Problems> {
-        let mut pairs = collect(kept.iter().map(|pair| {
+        let mut pairs = Problems::collect(kept.iter().map(|pair| {
             ObjectPair::parse(Input {
                 path: pair.path,
                 source: pair.source,
@@ -276,7 +264,7 @@ impl Stages<'_> {
             })
         }))?;
         xsplice_diff::add_users(&mut pairs, |names| self.users(names))?;
-        let parts = collect(pairs.iter().map(Parts::of))?;
+        let parts = Problems::collect(pairs.iter().map(Parts::of))?;
         let compared = Compared::all(parts.iter().map(Correlated::of).collect());
         judged.ours = Some(functions(&compared));
         let empty = BTreeSet::new();
@@ -307,7 +295,7 @@ impl Stages<'_> {
         let holds = |bytes: &[u8]| {
             names.iter().any(|name| bytes.windows(name.len()).any(|window| window == name.as_bytes()))
         };
-        collect(objects.iter().filter(|(_, bytes)| holds(bytes)).map(|(object, bytes)| {
+        Problems::collect(objects.iter().filter(|(_, bytes)| holds(bytes)).map(|(object, bytes)| {
             ObjectPair::parse(Input {
                 path: &object.path,
                 source: &object.source,

@@ -17,10 +17,7 @@ impl Selector<'_, '_> {
         let parts = self.pair(index).correlated.parts;
         let items = if base { &parts.base } else { &parts.patched };
         let item = items.get(id);
-        match &items.object.file {
-            Some(file) if item.local => format!("{file}#{}", item.name),
-            _ => item.name.clone(),
-        }
+        items.object.table_name(&item.name, item.local)
     }
 
     /// The name by which the shipped hypervisor (or a payload below) knows an item of the original. Numbers that
