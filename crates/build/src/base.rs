@@ -34,7 +34,7 @@ use crate::wrapper::{Record, Tool};
 
 /// To be raised whenever a kept build of an earlier version would differ from a new one: another way to call
 /// make or the tools, other added flags, another form of records or state, another choice of copied files.
-const CACHE_VERSION: u32 = 2;
+const CACHE_VERSION: u32 = 3;
 
 /// What is known about a kept build.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -11,6 +11,7 @@ use crate::base::{self, Base, BaseObjects};
 use crate::classify::{FileClass, Touch, TouchedFile};
 use crate::codes;
 use crate::config::{self, ConfigChange};
+use crate::direct::Way;
 use crate::funcs_layout::{FuncsLayout, LoaderTraits};
 use crate::graph::{BaseObject, Graph, Made};
 use crate::kbuild::{Call, Kbuild};
@@ -49,8 +50,11 @@ pub struct CapturedObject {
 pub struct CapturedBuild {
     /// Objects that the patched build made anew and that came out different in any byte, sorted by path.
     pub objects: Vec<CapturedObject>,
-    /// Objects that were made anew and came out the same, sorted.
+    /// Objects that were made anew and came out the same, or need not be made since their source is the same
+    /// program; sorted.
     pub identical: Vec<String>,
+    /// How the patched objects were made.
+    pub way: Way,
     /// What the patches touch, with the objects that read each file.
     pub touched: Vec<TouchedFile>,
     /// What Kconfig made of the configuration as given.
@@ -90,7 +94,12 @@ pub fn build(plan: BuildPlan, progress: &dyn Progress) -> Result<CapturedBuild, 
     let base = Base::open(&plan, progress)?;
     let patched = patched::build(&plan, &base, progress)?;
     let mut capture = Capture::new(&plan, &base, patched.records);
-    let (objects, identical) = capture.objects()?;
+    let (objects, mut identical) = capture.objects()?;
+    if let Way::Commands { same_text, .. } = &patched.way {
+        capture.not_remade(same_text)?;
+        identical.extend(same_text.iter().cloned());
+        identical.sort();
+    }
     let problems = capture.other_objects(&patched.config_changes);
     if !problems.is_harmless() {
         return Err(problems);
@@ -102,6 +111,7 @@ pub fn build(plan: BuildPlan, progress: &dyn Progress) -> Result<CapturedBuild, 
     Ok(CapturedBuild {
         objects,
         identical,
+        way: patched.way,
         touched,
         config_changes: base.config_changes(),
         patched_config_changes: patched.config_changes,
@@ -141,23 +151,22 @@ pub(crate) fn apply(plan: &BuildPlan, neutral: &Neutral, tree: &Path) -> std::io
     Ok(())
 }
 
-/// Lets make rebuild what reads a file of the same name as one that the patch adds.
-///
-/// A new header may be found before the one that was read so far, and make cannot know.
-pub(crate) fn wake_readers_of_namesakes(plan: &BuildPlan, base: &Base) -> std::io::Result<()> {
-    let new =
-        plan.touched.iter().filter(|file| file.touch == Touch::Added && file.class.can_reach_hypervisor());
-    let names: BTreeSet<&str> = new.filter_map(|file| file.path.rsplit('/').next()).collect();
-    if names.is_empty() {
-        return Ok(());
-    }
+/// Lets make rebuild what it cannot know of: what reads a file of the same name as one that the patch adds, since a new
+/// header may be found before the one that was read so far; and what the assembler reads by itself.
+pub(crate) fn wake_readers(plan: &BuildPlan, base: &Base) -> std::io::Result<()> {
+    let reaching = || plan.touched.iter().filter(|file| file.class.can_reach_hypervisor());
+    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let new: BTreeSet<String> =
+        reaching().filter(|file| file.touch == Touch::Added).map(|file| name(&file.path)).collect();
+    let touched: BTreeSet<String> = reaching().map(|file| name(&file.path)).collect();
     let mut readers = BTreeSet::new();
     for record in &base.records {
-        let namesakes = record
-            .dependencies
-            .iter()
-            .filter(|file| file.rsplit('/').next().is_some_and(|name| names.contains(name)));
+        let namesakes = record.dependencies.iter().filter(|file| new.contains(&name(file)));
         readers.extend(namesakes.map(|file| record.dir.join(file)));
+        // By name alone: to compile something once too often does no harm.
+        if record.assembled.iter().flatten().any(|file| touched.contains(&name(file))) {
+            readers.extend(record.inputs.iter().map(|file| record.dir.join(file)));
+        }
     }
     let now = std::fs::FileTimes::new().set_modified(std::time::SystemTime::now());
     for file in readers {
@@ -335,6 +344,18 @@ impl<'a> Capture<'a> {
             }
         }
         Ok((objects, identical))
+    }
+
+    /// Takes note of objects whose source reads what the patch touches and is the same program.
+    fn not_remade(&mut self, paths: &[String]) -> Result<(), Problems> {
+        for path in paths {
+            let source = self.base_made.get(path).map(|made| made.object.source.clone());
+            let reached = self.reached_by(path)?;
+            let source = source.unwrap_or_default();
+            self.remade.push(Remade { path: path.clone(), source, reached, altered: false });
+        }
+        self.remade.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok(())
     }
 
     fn base_objects_has(&self, path: &str) -> bool {

@@ -94,6 +94,8 @@ pub(crate) struct Graph {
     tree: PathBuf,
     pub(crate) records: Vec<Record>,
     nodes: BTreeMap<String, Node>,
+    /// What objcopy changed without giving it another name.
+    in_place: BTreeSet<String>,
     /// What the hypervisor is linked from.
     roots: BTreeSet<String>,
     /// Paths as they are, by how they were named: links of the tree are followed.
@@ -107,13 +109,14 @@ impl Graph {
             tree: tree.to_owned(),
             records,
             nodes: BTreeMap::new(),
+            in_place: BTreeSet::new(),
             roots: BTreeSet::new(),
             real: BTreeMap::new(),
         };
         let mut links = Vec::new();
         for index in 0..graph.records.len() {
             let record = &graph.records[index];
-            if record.code != 0 {
+            if record.code != 0 || record.text {
                 continue;
             }
             let output = graph.relative(&record.dir, &record.output);
@@ -122,7 +125,8 @@ impl Graph {
             if record.is_final_link() {
                 links.push(inputs);
             } else if record.tool == Tool::Objcopy && inputs.first() == Some(&output) {
-                // In place: it is still what the compiler made of its source.
+                // It is still what the compiler made of its source.
+                graph.in_place.insert(output);
             } else {
                 graph.nodes.insert(output, Node { tool: record.tool, inputs, record: index });
             }
@@ -138,7 +142,7 @@ impl Graph {
     }
 
     /// A path of a command, relative to the tree where it is inside.
-    fn relative(&self, dir: &Path, path: &str) -> String {
+    pub(crate) fn relative(&self, dir: &Path, path: &str) -> String {
         let full = dir.join(path);
         let text = normalise(&full);
         match Path::new(&text).strip_prefix(&self.tree) {
@@ -189,6 +193,40 @@ impl Graph {
         }
         copies.reverse();
         copies
+    }
+
+    /// What a compilation writes, relative to the tree; none where a later one wrote the same file.
+    pub(crate) fn output_of(&self, record: usize) -> Option<String> {
+        let output = self.relative(&self.records[record].dir, &self.records[record].output);
+        self.nodes.get(&output).is_some_and(|node| node.record == record).then_some(output)
+    }
+
+    /// The source of a compilation, relative to the tree.
+    pub(crate) fn source_of(&mut self, record: usize) -> String {
+        let (dir, input) = (self.records[record].dir.clone(), self.records[record].inputs.first().cloned());
+        self.real(&dir, &input.unwrap_or_default())
+    }
+
+    /// Copies that objcopy makes of a file: the calls' records, and the copies' paths.
+    pub(crate) fn copies_of(&self, path: &str) -> Vec<(usize, String)> {
+        let is_copy = |node: &Node| {
+            node.tool == Tool::Objcopy && node.inputs.first().is_some_and(|input| input == path)
+        };
+        self.nodes
+            .iter()
+            .filter(|(_, node)| is_copy(node))
+            .map(|(to, node)| (node.record, to.clone()))
+            .collect()
+    }
+
+    /// Whether a recorded call made the file.
+    pub(crate) fn is_made(&self, path: &str) -> bool {
+        self.nodes.contains_key(path)
+    }
+
+    /// Whether objcopy changed the file without giving it another name.
+    pub(crate) fn is_changed_in_place(&self, path: &str) -> bool {
+        self.in_place.contains(path)
     }
 
     /// Everything that the hypervisor is linked from, directly or not, each with what uses it.
@@ -265,10 +303,17 @@ impl Graph {
         objects
     }
 
+    /// The files that the assembler of a compilation read by itself, relative to the tree.
+    pub(crate) fn assembled(&mut self, record: usize) -> BTreeSet<String> {
+        let (dir, names) = (self.records[record].dir.clone(), self.records[record].assembled.clone());
+        names.iter().flatten().map(|name| self.real(&dir, name)).collect()
+    }
+
     /// The files that a compilation read, relative to the tree, sorted. Those outside are left out.
     pub(crate) fn dependencies(&mut self, record: usize) -> BTreeSet<String> {
         let (dir, mut names) = (self.records[record].dir.clone(), self.records[record].dependencies.clone());
         names.extend(self.records[record].inputs.iter().cloned());
+        names.extend(self.records[record].assembled.iter().flatten().cloned());
         names.iter().map(|name| self.real(&dir, name)).filter(|path| !path.starts_with('/')).collect()
     }
 }
@@ -285,7 +330,9 @@ mod tests {
             args: Vec::new(),
             output: output.to_owned(),
             inputs: inputs.split_whitespace().map(str::to_owned).collect(),
+            text: false,
             dependencies: Vec::new(),
+            assembled: None,
             partial,
             code: 0,
             message: String::new(),

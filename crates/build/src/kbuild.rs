@@ -74,7 +74,12 @@ impl Kbuild<'_> {
             .map(|flag| format!("{flag}={}=.", self.tree.display()))
             .into_iter()
             .collect();
-        Settings { tools: self.tools.real.clone(), adjust: self.request.adjust, place_flags }
+        Settings {
+            tools: self.tools.real.clone(),
+            adjust: self.request.adjust,
+            place_flags,
+            assembler_tells: self.tools.assembler_tells,
+        }
     }
 
     /// Makes ready what calls need.
@@ -93,23 +98,17 @@ impl Kbuild<'_> {
         steps().map_err(|error| codes::io(&error))
     }
 
-    fn job(&self, call: &Call<'_>) -> Result<Job, Diagnostic> {
-        let log = |_| {
-            let mut options = fs::OpenOptions::new();
-            options.append(true);
-            options
-                .open(&self.log)
-                .map(|file| Sink::File(file.into_parts().0))
-                .map_err(|error| codes::io(&error))
-        };
+    /// The log, to append to it.
+    pub(crate) fn log_file(&self) -> Result<std::fs::File, Diagnostic> {
+        let mut options = fs::OpenOptions::new();
+        options.append(true);
+        options.open(&self.log).map(|file| file.into_parts().0).map_err(|error| codes::io(&error))
+    }
+
+    /// Gives a program the environment of a build, and nothing else.
+    pub(crate) fn environment(&self, job: Job) -> Job {
         let metadata = &self.request.metadata;
-        let mut job = Job::new("make")
-            .dir(self.tree.join("xen"))
-            .arg(format!("-j{}", self.request.jobs.max(1)))
-            .args(call.keep_going.then_some("-k"))
-            .args(self.variables().map(|(name, value)| format!("{name}={value}")))
-            .args(call.targets)
-            .env_clear()
+        job.env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", &self.temporary)
             .env("TMPDIR", &self.temporary)
@@ -125,8 +124,17 @@ impl Kbuild<'_> {
             .env("XEN_WHOAMI", &metadata.whoami)
             .env("XEN_DOMAIN", &metadata.domain)
             .env("XEN_BUILD_HOST", &metadata.host)
-            .stdout(log(())?)
-            .stderr(log(())?);
+    }
+
+    fn job(&self, call: &Call<'_>) -> Result<Job, Diagnostic> {
+        let make = Job::new("make")
+            .dir(self.tree.join("xen"))
+            .arg(format!("-j{}", self.request.jobs.max(1)))
+            .args(call.keep_going.then_some("-k"))
+            .args(self.variables().map(|(name, value)| format!("{name}={value}")))
+            .args(call.targets);
+        let log = || self.log_file().map(Sink::File);
+        let mut job = self.environment(make).stdout(log()?).stderr(log()?);
         if let Some(records) = call.records {
             job = job.env(wrapper::RECORDS, records);
         }
@@ -170,7 +178,7 @@ impl Kbuild<'_> {
             let ended = running.poll().map_err(|error| process_error(&error))?;
             if let Some(folder) = call.records {
                 let new = wrapper::read_new_records(folder, &mut seen).map_err(|error| codes::io(&error))?;
-                for record in new.iter().filter(|record| record.tool == Tool::Cc && record.code == 0) {
+                for record in new.iter().filter(|record| record.compiles() && record.code == 0) {
                     count += 1;
                     progress.compiled(&self.shown_object(record), count);
                 }

@@ -1,5 +1,6 @@
 //! The patched build: with line numbers kept where that compiles, and without where it does not.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -9,6 +10,7 @@ use crate::base::{self, Base};
 use crate::capture;
 use crate::codes;
 use crate::config::ConfigChange;
+use crate::direct::{Attempted, Direct, Way};
 use crate::graph::Graph;
 use crate::kbuild::{Call, Kbuild, MakeEnd};
 use crate::line_neutral::{self, LineNumbers, Neutral};
@@ -22,6 +24,7 @@ pub(crate) struct Patched {
     pub(crate) records: Vec<Record>,
     pub(crate) config_changes: Vec<ConfigChange>,
     pub(crate) line_numbers: LineNumbers,
+    pub(crate) way: Way,
     pub(crate) warnings: Vec<Diagnostic>,
 }
 
@@ -29,12 +32,14 @@ pub(crate) struct Patched {
 struct Attempt {
     end: MakeEnd,
     config_changes: Vec<ConfigChange>,
+    way: Way,
 }
 
 /// Builds the patched tree.
 pub(crate) fn build(plan: &BuildPlan, base: &Base, progress: &dyn Progress) -> Result<Patched, Problems> {
     let kbuild = base::kbuild(plan, &base.folder, "patched-build.log");
-    let job = Job { plan, base, kbuild, progress };
+    let direct = RefCell::new(Direct::new(plan, base));
+    let job = Job { plan, base, kbuild, direct, progress };
     let (neutral, warnings) = if plan.request.keep_lines {
         (Neutral::new(), Vec::new())
     } else {
@@ -65,7 +70,13 @@ fn patched(
             )
     }));
     let line_numbers = LineNumbers { neutral: neutral.keys().cloned().collect(), fell_back };
-    Patched { records: attempt.end.records, config_changes: attempt.config_changes, line_numbers, warnings }
+    Patched {
+        records: attempt.end.records,
+        config_changes: attempt.config_changes,
+        line_numbers,
+        way: attempt.way,
+        warnings,
+    }
 }
 
 /// What every attempt needs.
@@ -73,6 +84,8 @@ struct Job<'a> {
     plan: &'a BuildPlan,
     base: &'a Base,
     kbuild: Kbuild<'a>,
+    /// The build by commands, or why make has to do it.
+    direct: RefCell<Result<Direct<'a>, String>>,
     progress: &'a dyn Progress,
 }
 
@@ -85,19 +98,40 @@ impl Job<'_> {
     /// the patch makes of them. Nothing of an attempt before is left: what make takes to be up to date would
     /// depend on how far several compilers had come.
     fn attempt(&self, neutral: &Neutral, keep_going: bool) -> Result<Attempt, Problems> {
-        let Job { plan, base, kbuild, progress } = self;
+        let Job { plan, base, kbuild, progress, .. } = self;
         let io = |error: std::io::Error| Problems::from(codes::io(&error));
         progress.step("restoring the original build");
         tree::mirror(&base.pristine(), &base.tree()).map_err(io)?;
         kbuild.prepare()?;
+        let because = match self.by_commands(neutral)? {
+            Ok(attempt) => return Ok(attempt),
+            Err(because) => because,
+        };
         capture::apply(plan, neutral, &base.tree()).map_err(io)?;
-        capture::wake_readers_of_namesakes(plan, base).map_err(io)?;
+        capture::wake_readers(plan, base).map_err(io)?;
         let config_changes = capture::reconfigure(plan, base, kbuild, *progress)?;
         progress.step("building the patched tree");
         let records = base.folder.join("patched-records");
         let call = Call { targets: &[], records: Some(&records), stop_at_link: true, keep_going };
         let end = kbuild.run(&call, *progress)?;
-        Ok(Attempt { end, config_changes })
+        Ok(Attempt { end, config_changes, way: Way::Make { because } })
+    }
+
+    /// Builds without make; or says why make has to do it, this time and from then on.
+    fn by_commands(&self, neutral: &Neutral) -> Result<Result<Attempt, String>, Problems> {
+        let mut direct = self.direct.borrow_mut();
+        let because = match direct.as_mut() {
+            Err(because) => return Ok(Err(because.clone())),
+            Ok(direct) => match direct.attempt(&self.kbuild, neutral, self.progress)? {
+                Attempted::Ran { end, way } => {
+                    return Ok(Ok(Attempt { end, config_changes: Vec::new(), way }));
+                }
+                Attempted::ForMake(because) => because,
+            },
+        };
+        *direct = Err(because.clone());
+        tree::mirror(&self.base.pristine(), &self.base.tree()).map_err(|error| codes::io(&error))?;
+        Ok(Err(because))
     }
 
     /// Goes on after a build that failed with line numbers kept.

@@ -131,7 +131,7 @@ pub fn replay(request: Request, progress: &dyn Progress) -> Result<Replay, Probl
 }
 
 /// Arguments without what says where results go.
-fn without_outputs(args: &[String]) -> Vec<String> {
+pub(crate) fn without_outputs(args: &[String]) -> Vec<String> {
     let mut kept = Vec::new();
     let mut words = args.iter();
     while let Some(word) = words.next() {

@@ -21,6 +21,8 @@ pub(crate) struct Tools {
     pub(crate) identity: String,
     /// The flag that replaces a folder in file names, if the compiler has one.
     pub(crate) prefix_map: Option<&'static str>,
+    /// Whether the assembler behind the compiler can list what it reads (`--MD`).
+    pub(crate) assembler_tells: bool,
 }
 
 /// Programs that every version's build calls, with Debian's packages.
@@ -125,7 +127,7 @@ fn identify(real: BTreeMap<Tool, PathBuf>, toolchain: &Toolchain) -> Result<Tool
         }
     }
     identity.push(format!("host compiler: {}", toolchain.host_cc));
-    let mut prefix_map = None;
+    let (mut prefix_map, mut assembler_tells) = (None, false);
     if let Some(cc) = real.get(&Tool::Cc) {
         for part in ["as", "cc1"] {
             if let Some(found) = ask(cc, &[&format!("-print-prog-name={part}")])? {
@@ -140,6 +142,8 @@ fn identify(real: BTreeMap<Tool, PathBuf>, toolchain: &Toolchain) -> Result<Tool
                 prefix_map = Some(flag);
             }
         }
+        let question = ["-Wa,--MD,/dev/null", "-c", "-x", "assembler", "/dev/null", "-o", "/dev/null"];
+        assembler_tells = ask(cc, &question)?.is_some();
     }
-    Ok(Tools { real, compiler, identity: identity.join("\n"), prefix_map })
+    Ok(Tools { real, compiler, identity: identity.join("\n"), prefix_map, assembler_tells })
 }

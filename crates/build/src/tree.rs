@@ -293,7 +293,8 @@ pub(crate) fn mirror(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn mirror_file(from: &Path, to: &Path) -> io::Result<()> {
+/// Makes one file equal to another, its mode and time, too.
+pub(crate) fn mirror_file(from: &Path, to: &Path) -> io::Result<()> {
     let source = fs::metadata(from)?;
     let same = std::fs::symlink_metadata(to).is_ok_and(|there| {
         there.len() == source.len()

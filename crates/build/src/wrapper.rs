@@ -84,6 +84,8 @@ pub(crate) struct Settings {
     pub(crate) adjust: Adjust,
     /// Flags that keep the place of the private copy out of objects.
     pub(crate) place_flags: Vec<String>,
+    /// Whether the assembler can say which files it reads by itself.
+    pub(crate) assembler_tells: bool,
 }
 
 impl Settings {
@@ -121,8 +123,15 @@ pub(crate) struct Record {
     pub(crate) output: String,
     /// What it read: the source of a compilation, the inputs of a link, the input of a copy.
     pub(crate) inputs: Vec<String>,
-    /// Files that a compilation read, from its dependency output.
+    /// Whether a call of the compiler makes text (`-E`, `-S`), not an object. Builds make headers so.
+    #[serde(default)]
+    pub(crate) text: bool,
+    /// Files that a compilation read, from the preprocessor's dependency output.
     pub(crate) dependencies: Vec<String>,
+    /// Files that the assembler read besides (`.include`, `.incbin`), which the preprocessor and make do not know
+    /// of. None where the assembler cannot tell.
+    #[serde(default)]
+    pub(crate) assembled: Option<Vec<String>>,
     /// Links only: whether the result is again an object (`-r`).
     pub(crate) partial: bool,
     /// Its exit code.
@@ -132,6 +141,11 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// Whether this is a compilation into an object.
+    pub(crate) fn compiles(&self) -> bool {
+        self.tool == Tool::Cc && !self.text
+    }
+
     /// Whether this is a link that makes the hypervisor's symbol file (its first, second or last pass).
     pub(crate) fn is_final_link(&self) -> bool {
         let name = Path::new(&self.output).file_name().and_then(OsStr::to_str).unwrap_or("");
@@ -146,6 +160,8 @@ struct Parsed {
     output: Option<String>,
     /// `-c`
     compiles: bool,
+    /// `-E` or `-S`
+    text: bool,
     /// Where dependencies are written, if they are.
     depfile: Option<String>,
     partial: bool,
@@ -203,6 +219,8 @@ fn parse_compile_or_link(args: &[String], is_link: bool) -> Parsed {
             }
         } else if word == "-c" && !is_link {
             parsed.compiles = true;
+        } else if (word == "-E" || word == "-S") && !is_link {
+            parsed.text = true;
         } else if is_link && (word == "-r" || word == "-i" || word == "--relocatable") {
             parsed.partial = true;
         } else if let Some(file) = word.strip_prefix("-o").filter(|_| !is_link || !word.contains("format")) {
@@ -287,7 +305,7 @@ fn parse(tool: Tool, args: &[String]) -> Parsed {
 /// The one C or assembler source that the command compiles into an object, if it is one to remember.
 fn compiled_source(parsed: &Parsed) -> Option<&str> {
     let output = parsed.output.as_deref()?;
-    if !parsed.compiles || output == "/dev/null" {
+    if !parsed.compiles || parsed.text || output == "/dev/null" {
         return None;
     }
     let is_source = |name: &&String| [".c", ".S", ".s"].iter().any(|end| name.ends_with(end));
@@ -295,6 +313,17 @@ fn compiled_source(parsed: &Parsed) -> Option<&str> {
         [one] if is_source(&one) => Some(one),
         _ => None,
     }
+}
+
+/// Whether the command turns one file of C or assembler into text from which a build may make something.
+fn makes_text(parsed: &Parsed, args: &[String]) -> bool {
+    let is_source = |name: &String| [".c", ".h", ".S", ".s"].iter().any(|end| name.ends_with(end));
+    let asks = |arg: &String| arg == "-M" || arg == "-MM" || arg.starts_with("-dM") || arg == "-";
+    parsed.text
+        && parsed.output.as_deref() != Some("/dev/null")
+        && parsed.inputs.len() == 1
+        && parsed.inputs.iter().all(is_source)
+        && !args.iter().any(asks)
 }
 
 /// Whether a command compiles C that becomes part of the running hypervisor.
@@ -392,7 +421,7 @@ fn run(link: &Path, args: &[OsString]) -> std::io::Result<i32> {
     };
     let parsed = parse(tool, &words);
     let worth_recording = match tool {
-        Tool::Cc => compiled_source(&parsed).is_some(),
+        Tool::Cc => compiled_source(&parsed).is_some() || makes_text(&parsed, &words),
         _ => parsed.output.is_some() && !parsed.inputs.is_empty(),
     };
     if !worth_recording {
@@ -401,10 +430,12 @@ fn run(link: &Path, args: &[OsString]) -> std::io::Result<i32> {
     let mut record = Record {
         tool,
         dir: std::env::current_dir()?,
+        text: tool == Tool::Cc && makes_text(&parsed, &words),
         args: words,
         output: parsed.output.clone().unwrap_or_default(),
         inputs: parsed.inputs.clone(),
         dependencies: Vec::new(),
+        assembled: None,
         partial: parsed.partial,
         code: 0,
         message: String::new(),
@@ -429,14 +460,19 @@ fn call(
     record: &mut Record,
 ) -> std::io::Result<()> {
     let mut full = args.to_vec();
-    let mut own_depfile = None;
+    let (mut own_depfile, mut assembler_file) = (None, None);
     if let Some(source) = compiled_source(parsed).filter(|_| record.tool == Tool::Cc) {
         full.extend(added_flags(settings, &record.args, source).into_iter().map(OsString::from));
-        if parsed.depfile.is_none() {
-            let file = records.join(format!(".{}.d", unique()));
-            full.extend(["-MMD".into(), "-MF".into(), file.clone().into_os_string()]);
-            own_depfile = Some(file);
+        if settings.assembler_tells {
+            let file = records.join(format!(".{}.as.d", unique()));
+            full.push(format!("-Wa,--MD,{}", file.display()).into());
+            assembler_file = Some(file);
         }
+    }
+    if record.tool == Tool::Cc && parsed.depfile.is_none() {
+        let file = records.join(format!(".{}.d", unique()));
+        full.extend(["-MMD".into(), "-MF".into(), file.clone().into_os_string()]);
+        own_depfile = Some(file);
     }
     let passed = xsplice_process::pass_through(real, &full)?;
     std::io::stderr().write_all(&passed.stderr)?;
@@ -450,6 +486,14 @@ fn call(
         record.dependencies = parse_depfile(&String::from_utf8_lossy(&fs::read(file)?));
     }
     if let Some(file) = own_depfile {
+        fs::remove_file(file)?;
+    }
+    if let Some(file) = assembler_file {
+        let mut read = parse_depfile(&String::from_utf8_lossy(&fs::read(&file)?));
+        // The compiler's own output, under a name that no two calls share, is no file of the build.
+        let temporary = std::env::temp_dir();
+        read.retain(|name| !Path::new(name).starts_with(&temporary) && !record.inputs.contains(name));
+        record.assembled = Some(read);
         fs::remove_file(file)?;
     }
     Ok(())
@@ -499,7 +543,12 @@ mod tests {
     }
 
     fn settings(adjust: Adjust) -> Settings {
-        Settings { tools: BTreeMap::new(), adjust, place_flags: vec!["-fmap".to_owned()] }
+        Settings {
+            tools: BTreeMap::new(),
+            adjust,
+            place_flags: vec!["-fmap".to_owned()],
+            assembler_tells: false,
+        }
     }
 
     #[test]
@@ -573,7 +622,9 @@ mod tests {
                 output: parsed.output.unwrap_or_default(),
                 inputs: parsed.inputs,
                 args,
+                text: false,
                 dependencies: vec![],
+                assembled: None,
                 partial: parsed.partial,
                 code: 0,
                 message: String::new(),

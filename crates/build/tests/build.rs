@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 
+#[path = "build/commands.rs"]
+mod commands;
+
 use libtest_mimic::{Arguments, Trial};
 use xsplice_build::{
     CapturedBuild, FileClass, PatchInput, Planned, Progress, Request, Silent, Toolchain, build, plan,
@@ -23,7 +26,16 @@ const FILES: &[(&str, &str)] = &[
     ("Kconfig", "# options\ndefault CONFIG_FROM_KCONFIG=y\n"),
     ("COPYING", "words\n"),
     ("arch/arm/x.c", "int arm;\n"),
-    ("arch/x86/entry.S", ".text\n.globl entry\nentry: ret\n"),
+    ("arch/x86/entry.S", "#include <generated/offsets.h>\n.text\n.globl entry\nentry: ret\n.long S_B\n"),
+    (
+        "common/offsets.c",
+        "#include <xen/s.h>\nvoid o(void) { asm volatile (\"->S_B %c0\" : : \"i\" (__builtin_offsetof(struct s, b))); }\n",
+    ),
+    (
+        "common/t.c",
+        "asm (\".include \\\"xen/thunk.h\\\"\");\nint t(void) { asm volatile (\"THUNK\"); return 1; }\n",
+    ),
+    ("include/xen/thunk.h", ".macro THUNK\nnop\n.endm\n"),
     (
         "common/a.c",
         "#include <xen/s.h>\nint f(struct s *s) { return s->a + 1; }\nint g(void) { return 2; }\n",
@@ -219,6 +231,7 @@ fn all_objects_of_the_original_are_known() {
             "xen/common/livepatch.o xen/common/livepatch.c",
             "xen/common/multi_2.o xen/common/multi.c",
             "xen/common/multi_3.o xen/common/multi.c",
+            "xen/common/t.o xen/common/t.c",
             "xen/common/version.o xen/common/version.c",
             "xen/lib/l.o xen/lib/l.c",
         ]
@@ -228,7 +241,7 @@ fn all_objects_of_the_original_are_known() {
 
 fn a_header_reaches_all_that_read_it_and_one_source_may_give_several_objects() {
     let lab = Lab::new();
-    let built = lab.run(&[edit("xen/include/xen/s.h", "int a;", "long a;")]).unwrap();
+    let built = lab.run(&[edit("xen/include/xen/s.h", "int a;", "unsigned a;")]).unwrap();
     assert_eq!(paths(&built), ["xen/common/a.o", "xen/common/multi_2.o", "xen/common/multi_3.o"]);
     assert!(built.objects.iter().all(|object| object.reached_by == ["xen/include/xen/s.h"]));
     assert_eq!(built.touched[0].objects, paths(&built));
@@ -356,7 +369,7 @@ fn a_new_file_with_its_line_in_the_makefile_works() {
 fn a_new_header_that_is_found_before_another_is_noticed() {
     let lab = Lab::new();
     let makefile = "-Iinclude -include";
-    let mut request = lab.request(&[added("xen/first/xen/s.h", "struct s { long x; int a; int b; };")]);
+    let mut request = lab.request(&[added("xen/first/xen/s.h", "struct s { int a; int b; long x; };")]);
     let text = fs::read_to_string(lab.root.join("tree/xen/Makefile")).unwrap();
     put(&lab.root.join("tree/xen/Makefile"), &text.replace(makefile, "-Ifirst -Iinclude -include"));
     request.jobs = 1;
@@ -596,7 +609,7 @@ fn two_runs_at_once_wait_for_each_other() {
 }
 
 macro_rules! trials {
-    ($($name:ident),* $(,)?) => { vec![$(Trial::test(stringify!($name), || { $name(); Ok(()) })),*] };
+    ($($name:path),* $(,)?) => { vec![$(Trial::test(stringify!($name), || { $name(); Ok(()) })),*] };
 }
 
 fn main() -> ExitCode {
@@ -629,6 +642,15 @@ fn main() -> ExitCode {
         a_build_without_symbols_stops_at_the_link,
         what_fails_after_the_symbol_file_is_nobodys_business,
         two_runs_at_once_wait_for_each_other,
+        commands::a_source_is_compiled_once_and_by_its_command,
+        commands::a_header_that_changes_no_program_compiles_nothing,
+        commands::only_readers_whose_text_differs_are_compiled,
+        commands::what_the_build_makes_from_a_header_is_for_make,
+        commands::what_the_assembler_reads_by_itself_counts,
+        commands::added_files_and_generators_are_for_make,
+        commands::a_global_name_that_is_there_already_is_named,
+        commands::a_command_that_gives_something_else_outside_make_is_not_used,
+        commands::both_ways_give_the_same_objects,
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

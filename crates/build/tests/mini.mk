@@ -2,7 +2,7 @@
 # call to a temporary object, objcopy to the one that counts, an archive, one object linked before the rest.
 include ../Config.mk
 OBJS := common/a.o common/b.o common/multi_2.o common/multi_3.o common/version.o common/livepatch.o
-OBJS += common/i.init.o arch/x86/entry.o
+OBJS += common/i.init.o common/t.o arch/x86/entry.o
 LIBS := lib/l.o
 FLAGS := -D__XEN__ -O2 -nostdinc -fno-builtin -fno-pic -ffreestanding -Iinclude -include include/generated/autoconf.h $(EXTRA)
 
@@ -29,7 +29,12 @@ include/generated/xlat.h: include/xlat.lst
 include/xen/compile.h: FORCE
 	echo '#define BUILT "$(XEN_BUILD_DATE) $(XEN_BUILD_TIME) $(XEN_WHOAMI) $(XEN_BUILD_HOST)"' > $@
 
-GENERATED := include/generated/autoconf.h include/generated/xlat.h include/xen/compile.h
+include/generated/offsets.h: common/offsets.c include/xen/s.h | include/generated/autoconf.h
+	$(CC) $(FLAGS) -S $< -o common/offsets.s
+	sed -n 's/^[[:space:]]*->/#define /p' common/offsets.s > $@.new
+	cmp -s $@.new $@ || cp $@.new $@
+
+GENERATED := include/generated/offsets.h include/generated/autoconf.h include/generated/xlat.h include/xen/compile.h
 
 define compile
 	$(CC) -MMD -MP -MF $(@D)/.$(@F).d $(FLAGS) $(1) -c $< -o $(@D)/.$(@F).tmp -MQ $@
