@@ -67,7 +67,7 @@ impl Boots<'_> {
         let choice = kinds::choose(&all, self.count);
         let chosen: Vec<&Candidate> = choice.places.iter().map(|place| &all[*place]).collect();
         let booted = self.boot_all(&chosen)?;
-        let document = boots_table::document(&all, &booted, &choice.left_out);
+        let document = boots_table::document(&all, &booted, self.count, &choice.left_out);
         match &self.table {
             None => print!("{document}"),
             Some(table) => {

@@ -6,21 +6,25 @@ use std::fmt::Write;
 use super::boots::{Booted, Course};
 use super::kinds::{self, Candidate, Kind};
 
-/// The whole document. `all` are the payloads that could have been booted.
-pub(crate) fn document(all: &[Candidate], booted: &[Booted], left_out: &BTreeSet<Kind>) -> String {
+/// The whole document. `all` are the payloads that could have been booted, `wanted` is how many were to be.
+pub(crate) fn document(
+    all: &[Candidate],
+    booted: &[Booted],
+    wanted: usize,
+    left_out: &BTreeSet<Kind>,
+) -> String {
     let mut text = String::new();
     let good = booted.iter().filter(|booted| booted.course.complaint.is_none()).count();
     let _ = writeln!(
         text,
         "# {} payloads of real patches in Debian's hypervisor\n\n\
-         Made by `cargo xtask corpus --xen-git DIR --boot {}`.\n\n\
+         Made by `cargo xtask corpus --xen-git DIR --boot {wanted}`.\n\n\
          Of the {} payloads that the corpus gives (corpus.md), these are chosen so that each kind of code and data\n\
          is there, with as few as possible, and then spread over the list. Each was uploaded, applied, reverted and\n\
          unloaded in Xen 4.17.5+72 as Debian ships it, in QEMU, up to five one after the other in a boot. After each of\n\
          these steps the hypervisor must list the payload in the state that belongs to it; while it is applied, the\n\
          control domain goes on working; and the console must have no other line than those that the loader writes when\n\
          all is well.\n",
-        booted.len(),
         booted.len(),
         all.len(),
     );

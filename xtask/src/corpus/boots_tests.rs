@@ -220,9 +220,10 @@ fn the_table_has_a_row_for_each_and_says_what_failed() {
     let booted = [booted(3, good.clone()), booted(7, bad)];
     let mut all: Vec<Candidate> = booted.iter().map(|booted| booted.candidate.clone()).collect();
     all.push(Candidate { kinds: BTreeSet::from([Kind::NewData]), ..all[0].clone() });
-    let text = boots_table::document(&all, &booted, &BTreeSet::from([Kind::NewData]));
+    let text = boots_table::document(&all, &booted, 3, &BTreeSet::from([Kind::NewData]));
     for line in [
         "# 2 payloads of real patches in Debian's hypervisor",
+        "Made by `cargo xtask corpus --xen-git DIR --boot 3`.",
         "1 of 2 went that way, 1 did not.",
         "| 3 | c0ffee0003 | 1234 | 2 | applied, reverted, unloaded | altcalls, later commit |",
         "| 7 | c0ffee0007 | 1234 | 2 | applied, **failed** | altcalls, later commit |",
@@ -239,6 +240,6 @@ fn the_table_has_a_row_for_each_and_says_what_failed() {
     let missing = missing.expect("a line of kinds");
     assert!(missing.contains("assertion frames") && !missing.contains("altcalls"), "{missing}");
     assert!(!text.contains("/tmp"), "{text}");
-    let text = boots_table::document(&all, &booted[..1], &BTreeSet::new());
+    let text = boots_table::document(&all, &booted[..1], 1, &BTreeSet::new());
     assert!(!text.contains("failed"), "{text}");
 }
