@@ -83,7 +83,8 @@ pub const STATIC_LOCAL: Recipe = Recipe {
 };
 
 /// An inline function of a header, which three objects have in a function each: `dump_irqs`, `dump_evtchn_info` and
-/// `do_poll`. Every event channel in use is called pending, which the first two print for the keys `i` and `e`.
+/// `do_poll`. Every event channel in use is called pending, which the first two print for the keys `i` and `e`, and
+/// which ends the third one's polls at the first port.
 pub const HEADER_INLINE: Recipe = Recipe {
     name: "header-inline",
     what: "Call every event channel pending",

@@ -102,6 +102,11 @@ impl Store {
         self.out.join("pairs").join(entry.name())
     }
 
+    /// Where the payload of a patch goes.
+    pub(crate) fn payload(&self, entry: &Entry) -> PathBuf {
+        self.out.join("payloads").join(format!("{}.livepatch", entry.name()))
+    }
+
     /// What an earlier run captured, if that is still what this one would.
     pub(crate) fn find(&self, entry: &Entry, key: &str) -> Option<Capture> {
         let bytes = fs::read(self.folder(entry).join("capture.json")).ok()?;

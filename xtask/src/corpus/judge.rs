@@ -101,6 +101,38 @@ pub(crate) struct Opinion {
     pub(crate) why: Vec<(Named, String)>,
 }
 
+/// How much a payload has of what its file has no names for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// Functions that the hypervisor does not have.
+    pub(crate) new_functions: usize,
+    /// Pieces of code that the compiler put apart from their function, or assembler aside.
+    pub(crate) fragments: usize,
+    pub(crate) strings: usize,
+    /// Read-only data that is no string.
+    pub(crate) read_only: usize,
+}
+
+impl Held {
+    pub(crate) fn of(selection: &Selection) -> Held {
+        let count = |is: fn(&Piece) -> bool| selection.pieces.iter().filter(|piece| is(piece)).count();
+        let is_string =
+            |piece: &Piece| piece.kind == PieceKind::ReadOnly && piece.label.starts_with("string ");
+        Held {
+            new_functions: selection.new_functions.len(),
+            fragments: count(is_fragment),
+            strings: count(is_string),
+            read_only: count(|piece| piece.kind == PieceKind::ReadOnly) - count(is_string),
+        }
+    }
+}
+
+/// As the compiler and the selection name it.
+fn is_fragment(piece: &Piece) -> bool {
+    let nameless = piece.kind == PieceKind::Text && piece.symbol.is_none();
+    nameless && (piece.label.contains(".cold") || piece.label.starts_with("code put aside"))
+}
+
 /// A judged patch.
 #[derive(Debug, Clone)]
 pub(crate) struct Judged {
@@ -115,6 +147,8 @@ pub(crate) struct Judged {
     pub(crate) whole: BTreeSet<String>,
     /// Data that is in the payload.
     pub(crate) data: BTreeSet<Named>,
+    /// What else is in the payload.
+    pub(crate) held: Held,
     /// `None` where there are no objects, or nobody was asked.
     pub(crate) oracle: Option<Opinion>,
     /// How long the build stage took.
@@ -132,6 +166,7 @@ impl Judged {
             ours: None,
             whole: BTreeSet::new(),
             data: BTreeSet::new(),
+            held: Held::default(),
             oracle: None,
             build_seconds: capture.seconds,
             seconds: 0.0,
@@ -195,7 +230,7 @@ pub(crate) fn judge(
         judged.problems.clone_from(&capture.problems);
         return Ok(judged);
     }
-    let payload = inputs.store.out.join("payloads").join(format!("{}.livepatch", entry.name()));
+    let payload = inputs.store.payload(entry);
     if payload.exists() {
         fs::remove_file(&payload).map_err(|error| error.to_string())?;
     }
@@ -404,6 +439,7 @@ fn note_payload(selection: &Selection, compared: &[Compared<'_>], judged: &mut J
         ours.changed =
             selection.replaced.iter().map(|replaced| named(&selection.pieces[replaced.piece.0])).collect();
     }
+    judged.held = Held::of(selection);
     let is_data = |kind| matches!(kind, PieceKind::ReadOnly | PieceKind::Data | PieceKind::Bss);
     judged.data = selection.pieces.iter().filter(|piece| is_data(piece.kind)).map(named).collect();
 }

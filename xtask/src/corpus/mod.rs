@@ -4,8 +4,11 @@
 //! nothing of their text stays in this project. [`capture`] builds each once and keeps the objects, [`judge`] runs
 //! the later stages on them as often as the comparison changes, and [`table`] writes down what came out.
 
+mod boots;
+mod boots_table;
 mod capture;
 mod judge;
+mod kinds;
 mod list;
 mod oracle;
 mod table;
@@ -18,6 +21,7 @@ use fs_err as fs;
 use rayon::prelude::*;
 
 use crate::told;
+use boots::Boots;
 use capture::{Capture, Store};
 use judge::{Ending, Judged, Shipped};
 use list::{Entry, Git, Range};
@@ -68,6 +72,12 @@ pub(crate) struct Corpus {
     /// The causes of disagreements
     #[arg(long, default_value = "docs/corpus-causes.toml")]
     causes: PathBuf,
+    /// Boot as many of the payloads, chosen so that each kind of code and data is among them
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["capture_only", "tree"])]
+    boot: Option<usize>,
+    /// The table of the booted payloads, which is written when all patches were judged
+    #[arg(long, default_value = "docs/corpus-boots.md")]
+    boot_table: PathBuf,
 }
 
 /// What every patch needs.
@@ -102,7 +112,15 @@ impl Corpus {
             return Ok(());
         }
         let judged = self.judge(&inputs, &Shipped::read(&xen_syms)?, &wanted, &captures)?;
-        self.conclude(&judged, judged.len() == all.len(), &range)
+        let whole = judged.len() == all.len();
+        let concluded = self.conclude(&judged, whole, &range);
+        let Some(count) = self.boot else { return concluded };
+        let table = Some(self.boot_table.clone()).filter(|_| whole);
+        let booted = Boots { inputs: &inputs, count, table }.run(&judged, &git);
+        match (concluded, booted) {
+            (Err(one), Err(other)) => Err(format!("{one}; {other}")),
+            (one, other) => one.and(other),
+        }
     }
 
     fn inputs(&self, out: PathBuf) -> Result<(Inputs, PathBuf), String> {

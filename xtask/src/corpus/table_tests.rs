@@ -1,5 +1,5 @@
 use super::super::capture::Told;
-use super::super::judge::Opinion;
+use super::super::judge::{Held, Opinion};
 use super::super::list::{Entry, Range};
 use super::*;
 
@@ -24,6 +24,7 @@ fn judged(ending: Ending, ours: &[(&str, &str)], oracle: &[(&str, &str)]) -> Jud
         ours: Some(functions(ours)),
         whole: BTreeSet::new(),
         data: BTreeSet::new(),
+        held: Held::default(),
         oracle: Some(Opinion { functions: functions(oracle), ..Opinion::default() }),
         build_seconds: 0.0,
         seconds: 0.0,

@@ -263,7 +263,12 @@ pub const CASES: &[Case] = &[
             "common/event_channel.c#dump_evtchn_info",
             "common/sched/core.c#do_poll",
         ],
-        probe: keys!(2, "0x6965"),
+        // The keys i and e; then SCHEDOP_poll of sched_op, for each of some ports with one behind it that there is
+        // not. The answer is 0 for a port that is pending, at once, and otherwise EINVAL, for the second port.
+        probe: concat!(
+            keys!(2, "0x6965"),
+            "; for port in 1 2 3 4 5 6 7 8; do hypercall 29 3 @3,2,0,0,0 $port,0x7fffffff; done"
+        ),
         check: |_, probes| {
             for (step, wanted) in [(probes.before, false), (probes.with, true), (probes.after, false)] {
                 // "PORT [PENDING/MASKED/STATE]", with numbers, for the key e.
@@ -277,6 +282,7 @@ pub const CASES: &[Case] = &[
                         _ => None,
                     })?;
                 equal(&format!("whether all interrupts are pending at \"{}\"", step.name), &irqs, &wanted)?;
+                polls(step, wanted)?;
             }
             Ok(())
         },
@@ -320,6 +326,21 @@ fn all(step: &StepResult, flag: impl Fn(&str) -> Option<u32>) -> Result<bool, St
         [] => Err(format!("nothing to be seen at \"{}\": {:?}", step.name, step.console)),
         some => Ok(some.iter().all(|flag| *flag == 1)),
     }
+}
+
+/// Whether polls find all ports pending that the key `e` lists. Others, which are not in use, never are.
+fn polls(step: &StepResult, wanted: bool) -> Result<(), String> {
+    let port = |line: &String| line.split_once(" [")?.0.split(' ').next_back()?.parse::<usize>().ok();
+    let used: Vec<usize> = step.console.iter().filter_map(port).collect();
+    // The first answer is that to the keys.
+    let answers: Vec<&str> = step.stdout.text.lines().skip(1).collect();
+    let (used, free): (Vec<_>, Vec<_>) = (1..).zip(&answers).partition(|(port, _)| used.contains(port));
+    let found = |ports: &[(usize, &&str)], answer: &str| ports.iter().all(|(_, is)| **is == answer);
+    let known = answers.len() == 8 && answers.iter().all(|answer| matches!(*answer, "0" | "-22"));
+    if !known || used.is_empty() || !found(&free, "-22") || found(&used, "0") != wanted {
+        return Err(format!("polls at \"{}\": in use {used:?}, free {free:?}", step.name));
+    }
+    Ok(())
 }
 
 /// The console has just these lines of hooks, in that order.
