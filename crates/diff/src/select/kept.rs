@@ -5,16 +5,18 @@
 //! so that a warning names each. Only the function's own instructions count. What the loader reads when the payload
 //! is uploaded, such as the pointer of an altcall, is refused whatever the original does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, InstructionInfoFactory, OpAccess, OpKind};
 use xsplice_objects::{RelocKind, Relocation, SectionId, Special};
 use xsplice_report::{Diagnostic, Place};
 
+use super::shipped::init_reference;
 use super::{Key, Selector};
 use crate::codes;
 use crate::entries::{Entries, Spot};
+use crate::guards::{self, Guard};
 use crate::items::{ItemId, ItemKind};
 use crate::meaning::{Meaning, View};
 use crate::pieces::{PieceId, Target};
@@ -59,41 +61,66 @@ struct Use {
     behind: u64,
 }
 
-/// The references of one function to what boot frees that may stay: the field's section and offset, each with where
-/// its instruction starts.
-pub(super) type KeptFields = BTreeMap<(SectionId, u64), u64>;
+/// What is known of a reference to what boot frees that the original has too.
+#[derive(Debug, Clone)]
+pub(super) enum Kept {
+    /// It may stay. Where its instruction starts, in bytes from the section's start.
+    Stays(u64),
+    /// A condition in front of it is gone: the name that it was about.
+    Unguarded(String),
+}
+
+/// Such references of one function, by the field's section and offset.
+pub(super) type KeptFields = BTreeMap<(SectionId, u64), Kept>;
 
 impl Selector<'_, '_> {
     /// Finds the references of a replaced function to what boot frees that its original has as well: the same thing
-    /// in the same way, and no more often.
+    /// in the same way, no more often, and on no fewer conditions.
     pub(super) fn kept_fields(&self, index: usize, head: ItemId) -> KeptFields {
         let correlated = &self.pair(index).correlated;
         let parts = correlated.parts;
         let Some(base) = correlated.counterpart[head.0] else { return KeptFields::new() };
         let rewritten = rewritten(&correlated.patched, &parts.patched_entries, head);
-        let mut kept: BTreeMap<Way, Vec<Use>> = BTreeMap::new();
+        let mut after: BTreeMap<Way, Vec<Use>> = BTreeMap::new();
         for one in uses(&correlated.patched, head) {
             let by_loader = rewritten.iter().any(|(section, range)| {
                 *section == one.section && range.contains(&one.field.cast_signed())
             });
             if self.is_boots(index, one.spot) && !by_loader {
-                kept.entry(way(&correlated.patched, &one, head)).or_default().push(one);
+                after.entry(way(&correlated.patched, &one, head)).or_default().push(one);
             }
         }
-        if kept.is_empty() {
+        after.retain(|way, _| matches!(way.meaning, Meaning::Global(..) | Meaning::Local(..)));
+        let mut before: BTreeMap<Way, Vec<Use>> = BTreeMap::new();
+        if !after.is_empty() {
+            for one in uses(&correlated.base, base) {
+                before.entry(way(&correlated.base, &one, base)).or_default().push(one);
+            }
+        }
+        before.retain(|way, uses| after.get(way).is_some_and(|after| after.len() <= uses.len()));
+        after.retain(|way, _| before.contains_key(way));
+        if after.is_empty() {
             return KeptFields::new();
         }
-        let mut before: BTreeMap<Way, usize> = BTreeMap::new();
-        for one in uses(&correlated.base, base) {
-            *before.entry(way(&correlated.base, &one, base)).or_default() += 1;
+        // Both maps have the same ways now.
+        let guards = |view, entries, head, uses: &BTreeMap<Way, Vec<Use>>| {
+            let places: Vec<_> = uses.values().flatten().map(|one| (one.section, one.at)).collect();
+            guards::of_places(view, entries, head, &places).into_iter()
+        };
+        let mut old = guards(&correlated.base, &parts.base_entries, base, &before);
+        let mut new = guards(&correlated.patched, &parts.patched_entries, head, &after);
+        let mut kept = KeptFields::new();
+        for (way, uses) in after {
+            let old: Vec<_> = old.by_ref().take(before[&way].len()).collect();
+            let new: Vec<_> = new.by_ref().take(uses.len()).collect();
+            let unguarded = unguarded(&old, &new);
+            kept.extend(uses.into_iter().map(|one| {
+                let stays = || Kept::Stays(one.at);
+                let kept = unguarded.clone().map_or_else(stays, Kept::Unguarded);
+                ((one.section, one.field), kept)
+            }));
         }
-        let named = |way: &Way| matches!(way.meaning, Meaning::Global(..) | Meaning::Local(..));
-        let as_before = |way: &Way, uses: &[Use]| before.get(way).is_some_and(|&count| uses.len() <= count);
-        kept.into_iter()
-            .filter(|(way, uses)| named(way) && as_before(way, uses))
-            .flat_map(|(_, uses)| uses)
-            .map(|one| ((one.section, one.field), one.at))
-            .collect()
+        kept
     }
 
     /// Whether a place of the patched object is something with a name that boot frees.
@@ -130,9 +157,32 @@ impl Selector<'_, '_> {
         let kept = self.kept.get(&(index, head)).filter(|kept| !kept.is_empty())?;
         let own = |id: &ItemId| self.pieces.get(&Key::Item(index, *id)) == Some(&piece);
         let item = items.get(items.fragments(head).into_iter().find(own)?);
-        let at = *kept.get(&(item.section, item.start + offset))?;
         let section = item.section;
-        Some(self.refer_to_boot(index, spot, by, (section, at)))
+        match kept.get(&(section, item.start + offset))?.clone() {
+            Kept::Stays(at) => Some(self.refer_to_boot(index, spot, by, (section, at))),
+            Kept::Unguarded(about) => {
+                let why = format!(
+                    "The original has a condition on {about} in front of it, which the patch takes away: \
+                     the host would accept the payload and fault when the code runs."
+                );
+                let name = self.name_of(index, spot);
+                let mut refusal = init_reference(by, &name, self.place(index, by));
+                refusal.why = why;
+                self.refuse(refusal);
+                Some(None)
+            }
+        }
+    }
+
+    /// The name of a thing that a place belongs to.
+    fn name_of(&self, index: usize, spot: Spot) -> String {
+        let items = &self.pair(index).correlated.parts.patched;
+        match spot.section {
+            None => items.object.symbols[spot.symbol].name.clone(),
+            Some(home) => {
+                items.at(home, spot.offset).map_or_else(String::new, |(id, _)| items.get(id).name.clone())
+            }
+        }
     }
 
     fn refer_to_boot(
@@ -144,16 +194,13 @@ impl Selector<'_, '_> {
     ) -> Option<(Target, i64)> {
         let correlated = &self.pair(index).correlated;
         let items = &correlated.parts.patched;
-        let (name, shipped, start) = match spot.section {
-            None => {
-                let name = items.object.symbols[spot.symbol].name.clone();
-                (name.clone(), name, 0)
-            }
+        let name = self.name_of(index, spot);
+        let (shipped, start) = match spot.section {
+            None => (name.clone(), 0),
             Some(home) => {
                 let (id, _) = items.at(home, spot.offset)?;
-                let item = items.get(id);
-                let (name, start) = (item.name.clone(), item.start.cast_signed());
-                (name, self.shipped_name(index, correlated.counterpart[id.0]?)?, start)
+                let start = items.get(id).start.cast_signed();
+                (self.shipped_name(index, correlated.counterpart[id.0]?)?, start)
             }
         };
         let target = self.in_hypervisor(index, shipped, by, true)?;
@@ -190,6 +237,40 @@ impl Selector<'_, '_> {
                 .advice("See that the patch does not lead there after boot: the condition in front of that line must be as strict as before."),
         );
     }
+}
+
+/// Whether each new reference stands for an old one of its own whose conditions are all kept; if not, the name that a
+/// missing condition is about.
+fn unguarded(old: &[BTreeSet<Guard>], new: &[BTreeSet<Guard>]) -> Option<String> {
+    let mut taken: Vec<Option<usize>> = vec![None; old.len()];
+    for (index, guards) in new.iter().enumerate() {
+        if !stands_for(old, new, index, &mut taken, &mut vec![false; old.len()]) {
+            let missing = old.iter().flat_map(|old| old.difference(guards)).map(Guard::about).next();
+            return Some(missing.unwrap_or_default());
+        }
+    }
+    None
+}
+
+/// Finds an old reference for a new one, moving others to another old one of theirs where that helps.
+fn stands_for(
+    old: &[BTreeSet<Guard>],
+    new: &[BTreeSet<Guard>],
+    index: usize,
+    taken: &mut [Option<usize>],
+    tried: &mut [bool],
+) -> bool {
+    for candidate in 0..old.len() {
+        if tried[candidate] || !old[candidate].is_subset(&new[index]) {
+            continue;
+        }
+        tried[candidate] = true;
+        if taken[candidate].is_none_or(|other| stands_for(old, new, other, taken, tried)) {
+            taken[candidate] = Some(index);
+            return true;
+        }
+    }
+    false
 }
 
 /// The references of a function's own instructions, in all its fragments.
