@@ -139,7 +139,10 @@ impl<'v, 'o> Function<'v, 'o> {
                 };
                 let spot = self.view.spot(relocation, adjust);
                 let place = spot.section.zip(u64::try_from(spot.offset).ok());
-                self.roots.extend(place.and_then(|place| self.graph.node_at(place)));
+                if let Some(node) = place.and_then(|place| self.graph.node_at(place)) {
+                    self.roots.push(node);
+                    self.ways_to[node] += 1;
+                }
             }
         }
     }
@@ -212,9 +215,12 @@ impl<'v, 'o> Function<'v, 'o> {
         }
         // What a function saves it also restores.
         let restores = |instruction: &Instruction| instruction.mnemonic() == Mnemonic::Pop;
-        let mut all = self.graph.nodes.iter().enumerate().filter(|(_, node)| {
-            !restores(&node.instruction) && writes(&node.instruction, register)
-        });
+        let mut all = self
+            .graph
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, node)| !restores(&node.instruction) && writes(&node.instruction, register));
         let (only, _) = all.next()?;
         let kept = matches!(
             register,
@@ -241,7 +247,10 @@ impl<'v, 'o> Function<'v, 'o> {
 
 fn writes(instruction: &Instruction, register: Register) -> bool {
     let changes = |access| {
-        matches!(access, OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
+        matches!(
+            access,
+            OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+        )
     };
     if matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall) {
         // Whatever a function need not keep.
@@ -252,5 +261,7 @@ fn writes(instruction: &Instruction, register: Register) -> bool {
     }
     let mut factory = InstructionInfoFactory::new();
     let info = factory.info(instruction);
-    info.used_registers().iter().any(|used| used.register().full_register() == register && changes(used.access()))
+    info.used_registers()
+        .iter()
+        .any(|used| used.register().full_register() == register && changes(used.access()))
 }

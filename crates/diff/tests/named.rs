@@ -218,7 +218,8 @@ entry:  ret
     let in_front = desk.compile("own.c", CALLER, &["-DPATCHED"]);
     let fresh = desk.compile("fresh.c", FRESH, &[]);
     let found = |hypervisor: &Hypervisor| -> Vec<&str> {
-        let problems = select(&[pair("head.S", Some(&before), Some(&after))], hypervisor).expect_err("a refusal");
+        let problems =
+            select(&[pair("head.S", Some(&before), Some(&after))], hypervisor).expect_err("a refusal");
         problems.0.iter().map(|problem| problem.code.name).collect()
     };
     let hypervisor = desk.link(&[&in_front, &fresh, &before]);

@@ -53,8 +53,12 @@ fn gives(wanted: &[Code], xen: &Elf, change: impl FnOnce(&mut Elf)) {
     payload.symbol("init_fn", 0, 0, 0, 0, GLOBAL);
     change(&mut payload);
     let (payload, xen) = (payload.write(), xen.write());
-    let verdict =
-        verify(&VerifyInput { payload: &payload, name: "sample", xen_syms: Some(&xen), ..Default::default() });
+    let verdict = verify(&VerifyInput {
+        payload: &payload,
+        name: "sample",
+        xen_syms: Some(&xen),
+        ..Default::default()
+    });
     let wanted: Vec<_> = wanted.iter().map(|code| code.name).collect();
     assert_eq!(names(&verdict), wanted, "{:#?}", verdict.problems);
 }

@@ -66,8 +66,8 @@ struct Use {
 pub(super) enum Kept {
     /// It may stay. Where its instruction starts, in bytes from the section's start.
     Stays(u64),
-    /// A condition in front of it is gone: the name that it was about.
-    Unguarded(String),
+    /// A condition in front of it is gone. The same, and the name that the condition was about.
+    Unguarded(u64, String),
 }
 
 /// Such references of one function, by the field's section and offset.
@@ -83,9 +83,9 @@ impl Selector<'_, '_> {
         let rewritten = rewritten(&correlated.patched, &parts.patched_entries, head);
         let mut after: BTreeMap<Way, Vec<Use>> = BTreeMap::new();
         for one in uses(&correlated.patched, head) {
-            let by_loader = rewritten.iter().any(|(section, range)| {
-                *section == one.section && range.contains(&one.field.cast_signed())
-            });
+            let by_loader = rewritten
+                .iter()
+                .any(|(section, range)| *section == one.section && range.contains(&one.field.cast_signed()));
             if self.is_boots(index, one.spot) && !by_loader {
                 after.entry(way(&correlated.patched, &one, head)).or_default().push(one);
             }
@@ -116,7 +116,7 @@ impl Selector<'_, '_> {
             let unguarded = unguarded(&old, &new);
             kept.extend(uses.into_iter().map(|one| {
                 let stays = || Kept::Stays(one.at);
-                let kept = unguarded.clone().map_or_else(stays, Kept::Unguarded);
+                let kept = unguarded.clone().map_or_else(stays, |about| Kept::Unguarded(one.at, about));
                 ((one.section, one.field), kept)
             }));
         }
@@ -160,15 +160,14 @@ impl Selector<'_, '_> {
         let section = item.section;
         match kept.get(&(section, item.start + offset))?.clone() {
             Kept::Stays(at) => Some(self.refer_to_boot(index, spot, by, (section, at))),
-            Kept::Unguarded(about) => {
+            Kept::Unguarded(at, about) => {
+                let place = self.place_of_code(index, by, section, at);
+                let what = init_reference(by, &self.name_of(index, spot), place);
                 let why = format!(
-                    "The original has a condition on {about} in front of it, which the patch takes away: \
-                     the host would accept the payload and fault when the code runs."
+                    "The original has a condition on {about} in front of it, which the patch takes away or changes: the \
+                     host would accept the payload and fault when the code runs."
                 );
-                let name = self.name_of(index, spot);
-                let mut refusal = init_reference(by, &name, self.place(index, by));
-                refusal.why = why;
-                self.refuse(refusal);
+                self.refuse(what.why(why).advice("Keep that condition, or copy what is needed."));
                 Some(None)
             }
         }
@@ -325,9 +324,8 @@ fn how(
         if accesses().all(|access| access == OpAccess::NoMemAccess) {
             return How::Takes;
         }
-        let reads = accesses().all(|access| {
-            matches!(access, OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess)
-        });
+        let reads = accesses()
+            .all(|access| matches!(access, OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess));
         return if reads { How::Reads } else { How::Writes };
     }
     let branch = matches!(instruction.op0_kind(), OpKind::NearBranch64);

@@ -14,7 +14,9 @@ use xsplice_report::{Place, Problems};
 
 use super::funcs::found_old;
 use crate::codes;
-use crate::payload::{R_X86_64_64, R_X86_64_NONE, R_X86_64_PC32, R_X86_64_PLT32, Relocation, SHN_ABS, Target};
+use crate::payload::{
+    R_X86_64_64, R_X86_64_NONE, R_X86_64_PC32, R_X86_64_PLT32, Relocation, SHN_ABS, Target,
+};
 use crate::verify::{Context, Found, problem};
 use crate::xen::XenSymbols;
 
