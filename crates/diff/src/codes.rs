@@ -31,6 +31,11 @@ pub const BOOT_COLLECTED: Code =
 /// Included code refers to what is gone after boot.
 pub const INIT_REFERENCE: Code =
     Code::refusal("init-reference", "Code that runs after boot refers to code or data that boot has freed.");
+/// Included code refers to what is gone after boot, and its original does so too.
+pub const INIT_REFERENCE_KEPT: Code = Code::warning(
+    "init-reference-kept",
+    "A replaced function refers to code or data that boot has freed, as its original does.",
+);
 /// A section that is in memory at run time and not understood.
 pub const UNKNOWN_SECTION: Code =
     Code::refusal("unknown-section", "A section changed that is not understood.");
@@ -119,6 +124,7 @@ pub const ALL: &[Code] = &[
     NEW_PERCPU,
     BOOT_COLLECTED,
     INIT_REFERENCE,
+    INIT_REFERENCE_KEPT,
     UNKNOWN_SECTION,
     ORPHAN_ENTRY,
     ASSEMBLER_CHANGED,

@@ -95,6 +95,16 @@ impl Graph {
         graph
     }
 
+    /// The node of the instruction that starts at a place: section and offset in it in bytes.
+    pub(crate) fn node_at(&self, place: (SectionId, u64)) -> Option<usize> {
+        self.starts.get(&place).copied()
+    }
+
+    /// Where the nodes start, as [`Self::node_at`].
+    pub(crate) fn places(&self) -> impl Iterator<Item = ((SectionId, u64), usize)> {
+        self.starts.iter().map(|(&place, &node)| (place, node))
+    }
+
     /// Decodes a range of code once; gives the first node and one behind the last.
     fn range(
         &mut self,

@@ -13,6 +13,7 @@ mod difference;
 mod entries;
 mod flow;
 mod flow_graph;
+mod guards;
 mod hooks;
 mod items;
 mod listing;

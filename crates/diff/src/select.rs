@@ -6,6 +6,7 @@
 
 mod code;
 mod hooks;
+mod kept;
 mod shipped;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use xsplice_objects::{Class, Relocation, SectionId, Special};
 use xsplice_report::{Because, Diagnostic, Difference, DifferenceKind, Place, Problems};
 
+use self::kept::KeptFields;
 use self::shipped::init_reference;
 use crate::codes;
 use crate::compare::{Compared, Verdict};
@@ -62,6 +64,8 @@ struct Selector<'s, 'p> {
     pieces: BTreeMap<Key, PieceId>,
     symbols: BTreeSet<String>,
     queue: VecDeque<(usize, ItemId)>,
+    /// For each replaced function the references to what boot frees that may stay.
+    kept: BTreeMap<(usize, ItemId), KeptFields>,
     selection: Selection,
 }
 
@@ -75,6 +79,7 @@ impl Selection {
             pieces: BTreeMap::new(),
             symbols: BTreeSet::new(),
             queue: VecDeque::new(),
+            kept: BTreeMap::new(),
             selection: Selection::default(),
         };
         for (index, pair) in pairs.iter().enumerate() {
@@ -180,6 +185,8 @@ impl<'s, 'p> Selector<'s, 'p> {
             let what = format!("it has an entry point {label} inside, which other code may go on to use");
             self.strange(index, &name, &correlated.parts.pair.path, &what);
         }
+        let kept = self.kept_fields(index, head);
+        self.kept.insert((index, head), kept);
         let piece = self.unit(index, head, because);
         let first_difference = first_difference.clone();
         self.selection.replaced.push(Replaced { name, piece, place, object, first_difference });

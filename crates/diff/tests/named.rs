@@ -192,6 +192,43 @@ first:
     assert_eq!(replaced(patchable.selection()), ["first"]);
 }
 
+/// Without a FILE symbol, the linker chooses what file's name an assembler object's local names get: that they are not
+/// found proves nothing about which hypervisor it is. A global's name does.
+#[test]
+fn local_names_of_assembler_prove_nothing() {
+    const TEXT: &str = r#"
+        .section .text.header, "ax", @progbits
+        .type header, @object
+header: .long 0x1badb002, 3
+#ifdef PATCHED
+        .long 7
+#endif
+        .size header, . - header
+        .type inside, @function
+inside: ret
+        .size inside, . - inside
+        .globl entry
+        .type entry, @function
+entry:  ret
+        .size entry, . - entry
+"#;
+    let desk = Desk::new();
+    let compile = |flags: &[&str]| desk.compile("head.S", TEXT, &[flags, &["-g0"]].concat());
+    let (before, after) = (compile(&[]), compile(&["-DPATCHED"]));
+    let in_front = desk.compile("own.c", CALLER, &["-DPATCHED"]);
+    let fresh = desk.compile("fresh.c", FRESH, &[]);
+    let found = |hypervisor: &Hypervisor| -> Vec<&str> {
+        let problems =
+            select(&[pair("head.S", Some(&before), Some(&after))], hypervisor).expect_err("a refusal");
+        problems.0.iter().map(|problem| problem.code.name).collect()
+    };
+    let hypervisor = desk.link(&[&in_front, &fresh, &before]);
+    let named = |end: &str| hypervisor.symbols().iter().filter(|symbol| symbol.name.ends_with(end)).count();
+    assert_eq!((named("#header"), hypervisor.named("header").count()), (1, 0), "the test's premise");
+    assert_eq!(found(&hypervisor), ["assembler-changed"]);
+    assert_eq!(found(&desk.link(&[&in_front, &fresh])), ["assembler-changed", "base-mismatch"]);
+}
+
 /// The time is far above what indexes take (a second or two, unoptimised) and far below what walks through lists
 /// would: 10000 functions, each looked up among 10000.
 #[test]

@@ -96,7 +96,9 @@ impl Selector<'_, '_> {
                 .shipped_name(index, base)
                 .and_then(|name| self.hypervisor(index, name, by))
                 .map(|target| (target, start)),
-            None => self.target(index, spot, unit, by),
+            None => self
+                .kept_target(index, piece, offset, spot, unit, by)
+                .unwrap_or_else(|| self.target(index, spot, unit, by)),
         };
         let Some((target, base)) = target else { return };
         let addend = spot.offset - base - adjust;

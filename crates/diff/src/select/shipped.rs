@@ -58,6 +58,17 @@ impl Selector<'_, '_> {
 
     /// A name of the hypervisor or of a payload below, if a payload may refer to it.
     pub(super) fn hypervisor(&mut self, index: usize, name: String, by: &str) -> Option<Target> {
+        self.in_hypervisor(index, name, by, false)
+    }
+
+    /// The same, with or without what boot frees.
+    pub(super) fn in_hypervisor(
+        &mut self,
+        index: usize,
+        name: String,
+        by: &str,
+        boots: bool,
+    ) -> Option<Target> {
         if self.world.exported.contains(&name) {
             self.selection.needs.insert(name.clone());
             return Some(Target::Hypervisor(name));
@@ -83,7 +94,7 @@ impl Selector<'_, '_> {
                 );
                 None
             }
-            Some(&address) if self.world.hypervisor.is_init(address) => {
+            Some(&address) if !boots && self.world.hypervisor.is_init(address) => {
                 self.refuse(init_reference(by, &name, place));
                 None
             }

@@ -174,20 +174,21 @@ fn nops(func: &Func, problems: &mut Problems) {
     }
 }
 
+/// Where what an entry replaces is found; an error where it is not.
+pub(crate) fn found_old(context: &Context<'_>, func: &Func) -> Result<Found, ()> {
+    match func.old {
+        Target::Literal(0) if func.name.is_empty() => Err(()),
+        Target::Literal(0) => Ok(context.find(&func.name)),
+        Target::Section { .. } | Target::Broken => Err(()),
+        Target::Undefined { symbol, addend: 0 } => context.found.get(symbol).copied().flatten().ok_or(()),
+        Target::Undefined { .. } => Err(()),
+        Target::Literal(address) | Target::Absolute(address) => Ok(by_address(context, address)),
+    }
+}
+
 /// What an entry replaces; `None` if nobody can say, an error if it has been told.
 fn old_of<'a>(context: &'a Context<'_>, func: &Func) -> Result<Option<Old<'a>>, ()> {
-    let found = match func.old {
-        Target::Literal(0) if func.name.is_empty() => return Err(()),
-        Target::Literal(0) => context.find(&func.name),
-        Target::Section { .. } | Target::Broken => return Err(()),
-        Target::Undefined { symbol, addend: 0 } => match context.found.get(symbol).copied().flatten() {
-            Some(found) => found,
-            None => return Err(()),
-        },
-        Target::Undefined { .. } => return Err(()),
-        Target::Literal(address) | Target::Absolute(address) => by_address(context, address),
-    };
-    match found {
+    match found_old(context, func)? {
         Found::Unchecked => Ok(None),
         Found::Missing | Found::Ambiguous => Err(()),
         Found::Xen(address) => Ok(Some(old_in_xen(context, func, address))),

@@ -4,6 +4,7 @@
 pub(crate) mod funcs;
 pub(crate) mod header;
 pub(crate) mod hooks;
+pub(crate) mod init;
 pub(crate) mod notes;
 pub(crate) mod relocs;
 pub(crate) mod sections;
@@ -22,6 +23,7 @@ pub(crate) fn check(context: &Context<'_>, problems: &mut Problems) {
         return;
     }
     symbols::check(context, problems);
+    init::check(context, problems);
     relocs::check(context, problems);
     notes::check(context, problems);
     funcs::check(context, problems);

@@ -15,7 +15,6 @@ pub(crate) fn check(context: &Context<'_>, problems: &mut Problems) {
         name(context, index, symbol, problems);
         section(context, index, symbol, problems);
         resolved(context, index, symbol, problems);
-        init(context, index, symbol, problems);
     }
     collisions(context, problems);
 }
@@ -112,26 +111,6 @@ fn advice_for_unknown(context: &Context<'_>, name: &str) -> String {
     } else {
         let few: Vec<&str> = names.iter().copied().take(4).collect();
         format!("Xen knows symbols of that name as {}.", few.join(", "))
-    }
-}
-
-/// The host's side: nothing refers, by name or by address, to memory that is given back after boot
-/// (`__init_begin` to `__init_end` of xen/arch/x86/xen.lds.S); the loader does not look.
-fn init(context: &Context<'_>, index: usize, symbol: &Symbol<'_>, problems: &mut Problems) {
-    let Some(xen) = &context.xen else { return };
-    let address = match context.found.get(index).copied().flatten() {
-        Some(Found::Xen(address)) => address,
-        None if symbol.section == SHN_ABS => symbol.value,
-        _ => return,
-    };
-    if xen.in_init(address) {
-        problems.push(problem(
-            codes::SYMBOL_IN_INIT,
-            format!("a reference leads to {address:#x}, which is gone after boot"),
-            place(context, index),
-            "The loader takes it, and the first use faults.",
-            "Leave functions of init code out of the change.",
-        ));
     }
 }
 
