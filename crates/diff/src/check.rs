@@ -1,6 +1,6 @@
 //! What must hold before a payload is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use xsplice_objects::{Class, Hypervisor};
@@ -281,7 +281,7 @@ fn starts_with_endbr(hypervisor: &Hypervisor, address: u64) -> bool {
 
 /// The loader refuses a payload that brings a name which is there already.
 fn check_new_names(selection: &Selection, world: &World<'_>, problems: &mut Problems) {
-    let replaced: Vec<PieceId> = selection.replaced.iter().map(|r| r.piece).collect();
+    let replaced: BTreeSet<PieceId> = selection.replaced.iter().map(|r| r.piece).collect();
     for (index, piece) in selection.pieces.iter().enumerate() {
         let Some(symbol) = &piece.symbol else { continue };
         if replaced.contains(&PieceId(index)) || !piece.global || !world.has(symbol) {

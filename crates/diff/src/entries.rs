@@ -3,7 +3,7 @@
 //! Sources of the formats: xen/include/xen/bug.h and xen/arch/x86/include/asm/{bug,alternative,asm_defns}.h of
 //! Xen 4.13 to 4.22. Entry sizes are cross-checked with the section's size; what does not fit is refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use xsplice_objects::{Class, Home, RelocKind, Relocation, SectionId, Special};
 use xsplice_report::{Diagnostic, Place, Problems};
@@ -58,6 +58,8 @@ pub struct Entries {
     pub by_item: BTreeMap<ItemId, Vec<Entry>>,
     /// Entries that describe no item: their meaning is compared as a whole.
     pub orphans: Vec<Entry>,
+    /// What these point at: section, and bytes from its start.
+    orphan_spots: BTreeSet<(SectionId, i64)>,
 }
 
 /// Width of the displacement in a bug frame's word; the bits above are part of the line number.
@@ -88,7 +90,10 @@ impl Entries {
                 match entry.fields.first() {
                     Some(first) if first.offset == 0 => match owner(items, &entry, first.spot) {
                         Some(item) => entries.by_item.entry(item).or_default().push(entry),
-                        None => entries.orphans.push(entry),
+                        None => {
+                            entries.orphan_spots.extend(first.spot.section.map(|id| (id, first.spot.offset)));
+                            entries.orphans.push(entry);
+                        }
                     },
                     _ => problems.push(
                         Diagnostic::new(
@@ -103,6 +108,12 @@ impl Entries {
             }
         }
         if problems.0.is_empty() { Ok(entries) } else { Err(problems) }
+    }
+
+    /// Whether an entry that describes no item points into `from..to` of a section.
+    pub(crate) fn orphan_in(&self, section: SectionId, from: u64, to: u64) -> bool {
+        let (from, to) = ((section, from.cast_signed()), (section, to.cast_signed()));
+        from < to && self.orphan_spots.range(from..to).next().is_some()
     }
 }
 

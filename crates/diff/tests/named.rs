@@ -1,14 +1,12 @@
 //! Failures of the field that take more than one source before and after: files that come and go, symbols that
-//! assemblers leave out, very many symbols, and code in another order. docs/failures.md lists them.
+//! assemblers leave out, and code in another order. docs/failures.md lists them.
 #![allow(clippy::allow_attributes, dead_code, reason = "the toolchain is shared with the fixtures' tests")]
 
 #[path = "support/toolchain.rs"]
 mod toolchain;
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use goblin::elf::Elf;
 use goblin::elf::sym::{STT_FILE, STT_SECTION};
@@ -190,31 +188,6 @@ first:
     let patchable =
         select(&[pair("entry.S", Some(&before), Some(&after))], &desk.link(&[&before])).expect("a payload");
     assert_eq!(replaced(patchable.selection()), ["first"]);
-}
-
-/// The time is far above what indexes take (a second or two, unoptimised) and far below what walks through lists
-/// would: 10000 functions, each looked up among 10000.
-#[test]
-fn kpatch_1320_very_many_symbols() {
-    const COUNT: usize = 10_000;
-    let mut text = String::from(".text\n");
-    for number in 0..COUNT {
-        let _ = writeln!(
-            text,
-            ".section .text.f{number},\"ax\",@progbits\n.globl f{number}\n.type f{number}, @function\n\
-             f{number}: lea {number}(%rdi), %rax\nret\n.size f{number}, . - f{number}"
-        );
-    }
-    let desk = Desk::new();
-    let object = desk.compile("many.S", &text, &["-g0"]);
-    let hypervisor = desk.link(&[&object]);
-    let began = Instant::now();
-    let pairs = [pair("many.S", Some(&object), Some(&object))];
-    let patchable = select(&pairs, &hypervisor).expect("nothing in the way");
-    let found = (0..COUNT).filter(|number| hypervisor.unique(&format!("f{number}")).is_some()).count();
-    let took = began.elapsed();
-    assert_eq!((replaced(patchable.selection()), found), (vec![], COUNT));
-    assert!(took < Duration::from_secs(60), "{took:?}");
 }
 
 /// Functions of every sort that leaves something outside of its section.
