@@ -5,7 +5,7 @@
 //! symbol stands in front of it. This module computes the same names (checked with Debian's 4.17.5+72: all
 //! 7104 equal).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use object::Endianness;
 use object::elf;
@@ -14,6 +14,7 @@ use object::read::elf::{FileHeader, ProgramHeader as _, SectionHeader as _, Sym 
 use xsplice_report::{Diagnostic, Place, Problems};
 
 use crate::codes::XEN_SYMS_UNREADABLE;
+use crate::model::{COMMENT, strings};
 
 type Header = elf::FileHeader64<Endianness>;
 
@@ -40,6 +41,7 @@ pub struct Hypervisor {
     build_id: Vec<u8>,
     init: Option<(u64, u64)>,
     segments: Vec<(u64, Vec<u8>)>,
+    compilers: BTreeSet<String>,
 }
 
 impl Hypervisor {
@@ -114,7 +116,11 @@ impl Hypervisor {
                 segments.push((segment.p_vaddr(endian), data.to_vec()));
             }
         }
+        let mut compilers = BTreeSet::new();
         for section in table.iter() {
+            if table.section_name(endian, section).is_ok_and(|name| name == COMMENT.as_bytes()) {
+                compilers.extend(strings(section.data(endian, bytes).unwrap_or_default()));
+            }
             let Ok(Some(mut notes)) = section.notes(endian, bytes) else { continue };
             while let Ok(Some(note)) = notes.next() {
                 if build_id.is_empty() && note.name() == b"GNU" && note.n_type(endian) == elf::NT_GNU_BUILD_ID
@@ -123,7 +129,7 @@ impl Hypervisor {
                 }
             }
         }
-        let mut hypervisor = Hypervisor { symbols, by_name, build_id, init: None, segments };
+        let mut hypervisor = Hypervisor { symbols, by_name, build_id, init: None, segments, compilers };
         hypervisor.init = match (hypervisor.unique("__init_begin"), hypervisor.unique("__init_end")) {
             (Some(begin), Some(end)) => Some((begin.address, end.address)),
             _ => None,
@@ -151,6 +157,11 @@ impl Hypervisor {
     /// The build-id in bytes; empty where the file has none.
     pub fn build_id(&self) -> &[u8] {
         &self.build_id
+    }
+
+    /// What the compilers and linkers that made it say of themselves (`.comment`); empty where the file has none.
+    pub fn compilers(&self) -> &BTreeSet<String> {
+        &self.compilers
     }
 
     /// Whether an address is in the part that Xen frees once it has booted.
