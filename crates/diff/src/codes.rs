@@ -101,6 +101,11 @@ pub const CODE_NOT_COMPARED: Code = Code::warning(
 /// The shipped hypervisor names another compiler.
 pub const OTHER_COMPILER: Code =
     Code::warning("other-compiler", "The shipped hypervisor was made by another compiler than the objects.");
+/// Special-section entries of an unknown size.
+pub const ENTRY_SIZE: Code = Code::refusal(
+    "entry-size",
+    "The source declares entries of a special section with another size than is understood.",
+);
 /// The function is too short for the jump.
 pub const NO_ROOM: Code = Code::refusal("no-room", "The shipped function is too short to hold the jump.");
 /// A new global symbol whose name is taken.
@@ -149,6 +154,7 @@ pub const ALL: &[Code] = &[
     BASE_MISMATCH,
     CODE_NOT_COMPARED,
     OTHER_COMPILER,
+    ENTRY_SIZE,
     NO_ROOM,
     NAME_TAKEN,
     MOVED,

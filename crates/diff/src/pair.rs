@@ -8,7 +8,7 @@ use xsplice_objects::{Class, Object};
 use xsplice_report::{Diagnostic, Place, Problems};
 
 use crate::codes::{AMBIGUOUS_DATA, NO_DEBUG_INFO};
-use crate::entries::Entries;
+use crate::entries::{Entries, other_sizes};
 use crate::items::{Item, ItemId, ItemKind, Items};
 use crate::meaning::{Known, View};
 use crate::names;
@@ -131,6 +131,10 @@ impl<'p> Parts<'p> {
     /// # Errors
     /// When a special section has an unknown form.
     pub fn of(pair: &'p ObjectPair) -> Result<Parts<'p>, Problems> {
+        let problems = other_sizes(pair);
+        if !problems.0.is_empty() {
+            return Err(problems);
+        }
         let base = Items::of(&pair.base);
         let patched = Items::of(&pair.patched);
         let base_entries = Entries::of(&base)?;
