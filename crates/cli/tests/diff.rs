@@ -471,11 +471,34 @@ fn a_symbol_file_without_debug_information_is_enough() {
 #[test]
 fn a_symbol_file_without_code_is_warned_of() {
     let desk = Desk::with_flags(CODE, "pair.c", INLINE_NOTHING);
+    // As Xen is linked: everything in one segment, whose size in the file objcopy keeps for the note's sake.
+    let one_segment = "PHDRS { text PT_LOAD; note PT_NOTE; } \
+        SECTIONS { . = 0xffff82d040200000; _start = .; .text : { *(.text .text.*) } :text \
+        .rodata : { *(.rodata .rodata.* .bug_frames.*) } \
+        .note.gnu.build-id : { *(.note.gnu.build-id) } :text :note \
+        .data : { *(.data .data.*) } :text .bss : { *(.bss .bss.*) } . = ALIGN(0x200000); _end = .; \
+        /DISCARD/ : { *(.note.gnu.property) *(.eh_frame) } }";
+    fs::write(desk.path().join("one.ld"), one_segment).expect("a script");
+    let mut ld = Command::new("ld");
+    ld.current_dir(desk.path()).args([
+        "-nostdlib",
+        "--build-id=sha1",
+        "--no-warn-rwx-segments",
+        "-T",
+        "one.ld",
+    ]);
+    must(ld.args(["-o", "xen-syms", "orig.o", "others.o"]));
+    assert_eq!(desk.both(OUT).stderr, "", "with its code nothing is to be warned of");
     let syms = desk.path().join("xen-syms");
     must(Command::new("objcopy").arg("--only-keep-debug").arg(&syms));
     let text = sections(&syms);
     let code = text.lines().find(|line| line.contains(" .text ")).expect("the section of code");
     assert!(code.contains("NOBITS"), "the test's premise: {code}");
+    let output = Command::new("readelf").arg("-lW").arg(&syms).output().expect("readelf");
+    let segments = String::from_utf8_lossy(&output.stdout).into_owned();
+    let load = segments.lines().find(|line| line.contains("LOAD")).expect("a segment");
+    let size = load.split_whitespace().nth(4).and_then(|word| u64::from_str_radix(&word[2..], 16).ok());
+    assert!(size > Some(0x40), "the test's premise: {load}");
     let ran = desk.both(OUT);
     assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
     let what = "warning: the symbol file holds no code for 3 of 3 functions of the rebuilt original [code-not-compared]";
