@@ -31,6 +31,7 @@ pub(crate) fn run(
         Planned::Nothing(nothing) => {
             report.nothing = nothing.touched.iter().map(|f| format!("{}: {}", f.path, f.reason)).collect();
             report.touched = nothing.touched;
+            report.findings.problems.extend(nothing.warnings);
             return Ok(None);
         }
     };

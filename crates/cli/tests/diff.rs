@@ -448,6 +448,87 @@ fn the_payload_of_a_pair_is_written_verified_and_has_the_same_bytes_again() {
     assert_eq!(fs::read(&out).expect("a payload"), first);
 }
 
+/// Names of an ELF file's sections, as readelf lists them; `NOBITS` behind those that take no room in it.
+fn sections(file: &Path) -> String {
+    let output = Command::new("readelf").args(["-SW"]).arg(file).output().expect("readelf");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_symbol_file_without_debug_information_is_enough() {
+    let desk = Desk::with_flags(CODE, "pair.c", INLINE_NOTHING);
+    assert_eq!(desk.both(OUT).code, 0);
+    let first = fs::read(desk.path().join("fix.o")).expect("a payload");
+    let syms = desk.path().join("xen-syms");
+    assert!(sections(&syms).contains(".debug_info"), "the test's premise");
+    must(Command::new("strip").arg("--strip-debug").arg(&syms));
+    assert!(!sections(&syms).contains(".debug"), "the test's premise");
+    let ran = desk.both(OUT);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{}", ran.stdout);
+    assert_eq!(fs::read(desk.path().join("fix.o")).expect("a payload"), first);
+}
+
+#[test]
+fn a_symbol_file_without_code_is_warned_of() {
+    let desk = Desk::with_flags(CODE, "pair.c", INLINE_NOTHING);
+    // As Xen is linked: everything in one segment, whose size in the file objcopy keeps for the note's sake.
+    let one_segment = "PHDRS { text PT_LOAD; note PT_NOTE; } \
+        SECTIONS { . = 0xffff82d040200000; _start = .; .text : { *(.text .text.*) } :text \
+        .rodata : { *(.rodata .rodata.* .bug_frames.*) } \
+        .note.gnu.build-id : { *(.note.gnu.build-id) } :text :note \
+        .data : { *(.data .data.*) } :text .bss : { *(.bss .bss.*) } . = ALIGN(0x200000); _end = .; \
+        /DISCARD/ : { *(.note.gnu.property) *(.eh_frame) } }";
+    fs::write(desk.path().join("one.ld"), one_segment).expect("a script");
+    let mut ld = Command::new("ld");
+    ld.current_dir(desk.path()).args([
+        "-nostdlib",
+        "--build-id=sha1",
+        "--no-warn-rwx-segments",
+        "-T",
+        "one.ld",
+    ]);
+    must(ld.args(["-o", "xen-syms", "orig.o", "others.o"]));
+    assert_eq!(desk.both(OUT).stderr, "", "with its code nothing is to be warned of");
+    let syms = desk.path().join("xen-syms");
+    must(Command::new("objcopy").arg("--only-keep-debug").arg(&syms));
+    let text = sections(&syms);
+    let code = text.lines().find(|line| line.contains(" .text ")).expect("the section of code");
+    assert!(code.contains("NOBITS"), "the test's premise: {code}");
+    let output = Command::new("readelf").arg("-lW").arg(&syms).output().expect("readelf");
+    let segments = String::from_utf8_lossy(&output.stdout).into_owned();
+    let load = segments.lines().find(|line| line.contains("LOAD")).expect("a segment");
+    let size = load.split_whitespace().nth(4).and_then(|word| u64::from_str_radix(&word[2..], 16).ok());
+    assert!(size > Some(0x40), "the test's premise: {load}");
+    let ran = desk.both(OUT);
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    let what = "warning: the symbol file holds no code for 3 of 3 functions of the rebuilt original [code-not-compared]";
+    assert!(ran.stderr.starts_with(what) && ran.stderr.contains("changed, caller, same"), "{}", ran.stderr);
+    let ran = desk.both(&[OUT, &["--json"]].concat());
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    assert_eq!(report["problems"][0]["code"], "code-not-compared", "{}", report["problems"]);
+}
+
+/// A function of one jump has room for another, but not behind an ENDBR64 that nobody could see.
+#[test]
+fn room_is_not_guessed_where_the_symbol_file_holds_no_code() {
+    let text = r#"
+#include "hv.h"
+#ifdef PATCHED
+int small(int a) { return handle(a + 2); }
+#else
+int small(int a) { return handle(a); }
+#endif
+"#;
+    let desk = Desk::pair(text);
+    let with_code = desk.both(OUT);
+    assert_eq!((with_code.code, with_code.stderr.as_str()), (0, ""));
+    must(Command::new("objcopy").arg("--only-keep-debug").arg(desk.path().join("xen-syms")));
+    let ran = desk.both(OUT);
+    assert_eq!(ran.code, 2, "{}{}", ran.stdout, ran.stderr);
+    let what = "refused: small has 5 bytes, and the jump needs 9 [no-room]";
+    assert!(ran.stderr.contains(what) && ran.stderr.contains("does not hold its code"), "{}", ran.stderr);
+}
+
 #[test]
 fn an_earlier_payload_is_gone_after_a_refusal() {
     let desk = Desk::pair(CODE);

@@ -117,6 +117,27 @@ fn an_earlier_payload_of_the_name_is_gone_after_a_failure() {
 }
 
 #[test]
+fn warnings_about_patches_are_kept_where_there_is_nothing_to_build() {
+    let dir = folder();
+    for (name, text) in
+        [("tree/xen/Makefile", ""), ("tree/Config.mk", ""), ("tree/docs/a", "1\n2\n3\n4\n5\n6\n7\n")]
+    {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, text).expect("a file");
+    }
+    let patch = "--- a/docs/a\n+++ b/docs/a\n@@ -4,3 +4,3 @@\n 2\n-3\n+three\n 4\n";
+    fs::write(dir.path().join("fix.patch"), patch).expect("a patch");
+    let usual = ["build", "-s", "tree", "-c", "config", "-o", "out", "-p", "fix.patch"];
+    let ran = xsplice(dir.path(), &[&usual[..], &["--depends", ID, "--xen-depends", ID]].concat());
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    assert!(ran.stderr.starts_with("warning: ") && ran.stderr.contains("[patch-offset]"), "{}", ran.stderr);
+    let report = fs::read_to_string(dir.path().join("out/report.json")).expect("a report");
+    let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+    assert_eq!(report["problems"][0]["code"], "patch-offset", "{report}");
+}
+
+#[test]
 fn version_and_help_are_no_failures() {
     let dir = folder();
     for args in [["--version"], ["--help"]] {

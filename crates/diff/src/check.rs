@@ -1,6 +1,6 @@
 //! What must hold before a payload is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use xsplice_objects::{Class, Hypervisor};
@@ -11,7 +11,7 @@ use crate::hooks;
 use crate::items::ItemKind;
 use crate::pair::Parts;
 use crate::pieces::{PieceId, World};
-use crate::proof;
+use crate::proof::{self, Proof};
 use crate::select::Selection;
 
 /// Bytes that the jump to the new code takes (xen/arch/x86/livepatch.c, `ARCH_PATCH_INSN_SIZE`).
@@ -59,10 +59,13 @@ impl Patchable {
         world: &World<'_>,
     ) -> Result<Patchable, Problems> {
         let mut problems = selection.problems.clone();
+        let mut unread = Unread::default();
         for part in parts {
             check_layouts(part, &mut problems);
-            check_base(part, world, &mut problems);
+            check_base(part, world, &mut unread, &mut problems);
         }
+        unread.warn(&mut problems);
+        check_compiler(parts, world, &mut problems);
         let functions = check_room(&selection, world, &mut problems);
         check_new_names(&selection, world, &mut problems);
         hooks::check(&selection, world, &mut problems);
@@ -130,8 +133,66 @@ fn check_layouts(parts: &Parts<'_>, problems: &mut Problems) {
     }
 }
 
+/// Functions whose code the symbol file does not hold.
+#[derive(Default)]
+struct Unread {
+    names: Vec<String>,
+    /// Of how many whose names and sizes agree.
+    of: usize,
+    /// The first object that has one.
+    place: Option<Place>,
+}
+
+impl Unread {
+    fn warn(self, problems: &mut Problems) {
+        let (count, of) = (self.names.len(), self.of);
+        let Some(place) = self.place else { return };
+        let few = self.names.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+        let more = if count > 3 { " and others" } else { "" };
+        problems.push(
+            Diagnostic::new(
+                codes::CODE_NOT_COMPARED,
+                format!("the symbol file holds no code for {count} of {of} functions of the rebuilt original"),
+            )
+            .at(place)
+            .why(format!(
+                "Only names and sizes of {few}{more} were compared; a base of other code or constants would go unnoticed."
+            ))
+            .advice("Give the xen-syms that the linker wrote: strip --strip-debug keeps what is needed, objcopy --only-keep-debug does not."),
+        );
+    }
+}
+
+/// Whether the shipped hypervisor names the compilers that made the objects. What they did decides, and this may
+/// explain it.
+fn check_compiler(parts: &[Parts<'_>], world: &World<'_>, problems: &mut Problems) {
+    let shipped = world.hypervisor.compilers();
+    if shipped.is_empty() {
+        return;
+    }
+    let mut others: BTreeMap<String, Place> = BTreeMap::new();
+    for pair in parts.iter().map(|part| part.pair) {
+        let named = [&pair.base, &pair.patched].into_iter().flat_map(|object| object.compilers());
+        for compiler in named.filter(|compiler| !shipped.contains(compiler)) {
+            others.entry(compiler).or_insert_with(|| Place::object(&pair.path).source(&pair.source, None));
+        }
+    }
+    let Some(place) = others.values().next().cloned() else { return };
+    let ours = others.into_keys().collect::<Vec<_>>().join(", ");
+    let theirs = shipped.iter().cloned().collect::<Vec<_>>().join(", ");
+    problems.push(
+        Diagnostic::new(
+            codes::OTHER_COMPILER,
+            format!("the objects were made by {ours}, and the shipped hypervisor by {theirs}"),
+        )
+        .at(place)
+        .why("Functions of the touched objects were compared with the shipped ones; what another compiler made of the rest is not known.")
+        .advice("Install the compiler of the shipped build and put a folder in front of PATH in which it is called gcc."),
+    );
+}
+
 /// Every function of the touched objects must be in the shipped hypervisor with the same size and code.
-fn check_base(parts: &Parts<'_>, world: &World<'_>, problems: &mut Problems) {
+fn check_base(parts: &Parts<'_>, world: &World<'_>, unread: &mut Unread, problems: &mut Problems) {
     let (mut seen, mut missing, mut different, mut code) = (0, Vec::new(), Vec::new(), Vec::new());
     for (id, item) in parts.base.iter() {
         let function = item.kind == ItemKind::Function && item.class == Class::Text && !item.weak;
@@ -157,10 +218,19 @@ fn check_base(parts: &Parts<'_>, world: &World<'_>, problems: &mut Problems) {
         } else {
             let shipped = world.hypervisor.named(&name).filter(|s| s.size == item.declared);
             // The name may be there several times: one that agrees is enough.
-            let differences: Option<Vec<String>> = shipped
-                .map(|shipped| proof::first_difference(&parts.base, id, shipped, world.hypervisor))
-                .collect();
-            if let Some(first) = differences.and_then(|all| all.into_iter().next()) {
+            let proofs: Vec<Proof> =
+                shipped.map(|shipped| proof::compare(&parts.base, id, shipped, world.hypervisor)).collect();
+            let agrees = proofs.iter().any(|proof| matches!(proof, Proof::Same));
+            let is_unread = !agrees && proofs.iter().any(|proof| matches!(proof, Proof::NoCode));
+            let first = proofs.into_iter().find_map(|proof| match proof {
+                Proof::Differs(what) => Some(what),
+                Proof::Same | Proof::NoCode => None,
+            });
+            unread.of += 1;
+            if is_unread {
+                unread.place.get_or_insert_with(|| parts.pair.place(&item.name));
+                unread.names.push(name);
+            } else if let Some(first) = first.filter(|_| !agrees) {
                 code.push(format!("{name} {first}"));
             }
         }
@@ -252,7 +322,8 @@ fn check_room(selection: &Selection, world: &World<'_>, problems: &mut Problems)
                 .advice("Please report the two functions."),
             );
         }
-        let need = JUMP + if starts_with_endbr(world.hypervisor, shipped.address) { ENDBR } else { 0 };
+        let endbr = starts_with_endbr(world.hypervisor, shipped.address);
+        let need = JUMP + if endbr.unwrap_or(true) { ENDBR } else { 0 };
         if shipped.size < need {
             problems.push(
                 Diagnostic::new(
@@ -260,7 +331,10 @@ fn check_room(selection: &Selection, world: &World<'_>, problems: &mut Problems)
                     format!("{} has {} bytes, and the jump needs {need}", replaced.name, shipped.size),
                 )
                 .at(place)
-                .why("The jump would overwrite what follows the function.")
+                .why(match endbr {
+                    Some(_) => "The jump would overwrite what follows the function.",
+                    None => "The symbol file does not hold its code: if it starts with ENDBR64, the jump would overwrite what follows.",
+                })
                 .advice("Change its callers instead, so that they do not call it any more."),
             );
             continue;
@@ -278,14 +352,16 @@ fn check_room(selection: &Selection, world: &World<'_>, problems: &mut Problems)
     functions
 }
 
-/// ENDBR64, or the form that Xen puts in its place where an indirect call must not land.
-fn starts_with_endbr(hypervisor: &Hypervisor, address: u64) -> bool {
-    matches!(hypervisor.bytes(address, 4), Some([0xf3, 0x0f, 0x1e, 0xfa] | [0x66, 0x0f, 0x1f, 0x01]))
+/// Whether ENDBR64 stands there, or the form that Xen puts in its place where an indirect call must not land; `None`
+/// where the symbol file does not hold the code.
+fn starts_with_endbr(hypervisor: &Hypervisor, address: u64) -> Option<bool> {
+    let code = hypervisor.bytes(address, 4)?;
+    Some(matches!(code, [0xf3, 0x0f, 0x1e, 0xfa] | [0x66, 0x0f, 0x1f, 0x01]))
 }
 
 /// The loader refuses a payload that brings a name which is there already.
 fn check_new_names(selection: &Selection, world: &World<'_>, problems: &mut Problems) {
-    let replaced: Vec<PieceId> = selection.replaced.iter().map(|r| r.piece).collect();
+    let replaced: BTreeSet<PieceId> = selection.replaced.iter().map(|r| r.piece).collect();
     for (index, piece) in selection.pieces.iter().enumerate() {
         let Some(symbol) = &piece.symbol else { continue };
         if replaced.contains(&PieceId(index)) || !piece.global || !world.has(symbol) {

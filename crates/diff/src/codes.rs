@@ -98,6 +98,19 @@ pub const NOT_IN_HYPERVISOR: Code =
 /// The shipped hypervisor was built from something else.
 pub const BASE_MISMATCH: Code =
     Code::refusal("base-mismatch", "The rebuilt original disagrees with the shipped hypervisor's symbols.");
+/// The symbol file was stripped of code.
+pub const CODE_NOT_COMPARED: Code = Code::warning(
+    "code-not-compared",
+    "The symbol file does not hold the code of functions, so only their names and sizes were compared.",
+);
+/// The shipped hypervisor names another compiler.
+pub const OTHER_COMPILER: Code =
+    Code::warning("other-compiler", "The shipped hypervisor was made by another compiler than the objects.");
+/// Special-section entries of an unknown size.
+pub const ENTRY_SIZE: Code = Code::refusal(
+    "entry-size",
+    "The source declares entries of a special section with another size than is understood.",
+);
 /// The function is too short for the jump.
 pub const NO_ROOM: Code = Code::refusal("no-room", "The shipped function is too short to hold the jump.");
 /// A new global symbol whose name is taken.
@@ -145,6 +158,9 @@ pub const ALL: &[Code] = &[
     AMBIGUOUS_NAME,
     NOT_IN_HYPERVISOR,
     BASE_MISMATCH,
+    CODE_NOT_COMPARED,
+    OTHER_COMPILER,
+    ENTRY_SIZE,
     NO_ROOM,
     NAME_TAKEN,
     MOVED,

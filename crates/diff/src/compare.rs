@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::prelude::*;
 use serde::Serialize;
-use xsplice_objects::{Class, Home, SymbolKind};
+use xsplice_objects::{Class, Home, Object, SectionId, Symbol, SymbolKind};
 use xsplice_report::{Diagnostic, Difference, Place, Problems};
 
 use crate::codes;
@@ -80,15 +80,15 @@ impl<'p> Compared<'p> {
             init: Vec::new(),
             problems,
         };
+        let unmarked = compared.correlated.patched.without_marks();
         if compared.correlated.parts.pair.assembler {
-            compared.compare_assembler();
+            compared.compare_assembler(&unmarked);
         } else {
-            let unmarked = compared.correlated.patched.without_marks();
             compared.compare_data(&unmarked);
             compared.compare_functions(changes, &unmarked);
             compared.compare_orphans();
         }
-        compared.compare_unknown();
+        compared.compare_unknown(&unmarked);
         compared.init.sort();
         compared.problems.normalise();
         compared
@@ -209,6 +209,7 @@ impl<'p> Compared<'p> {
 
     fn compare_functions(&mut self, changes: &Changes, unmarked: &View<'_>) {
         let parts = self.correlated.parts;
+        let copies = Changes::copies_of(&self.correlated);
         for (id, item) in parts.patched.iter() {
             if item.kind != ItemKind::Function || item.unit.is_some() {
                 continue;
@@ -222,7 +223,7 @@ impl<'p> Compared<'p> {
                     } else {
                         let entries = &parts.patched_entries.by_item;
                         let only_data = changes
-                            .used_by(&after, &self.correlated)
+                            .used_by(&after, &copies)
                             .filter(|_| before == unmarked.fingerprint(id, entries));
                         let difference =
                             only_data.unwrap_or_else(|| self.first_difference(base, &before, id, &after));
@@ -250,9 +251,10 @@ impl<'p> Compared<'p> {
             }
         }
         let kept: BTreeSet<ItemId> = self.correlated.counterpart.iter().flatten().copied().collect();
+        let named = defined_functions(&parts.pair.patched);
         for (id, item) in parts.base.iter() {
             if item.kind == ItemKind::Function && item.unit.is_none() && !kept.contains(&id) {
-                if item.class == Class::Text && self.still_named(&item.name) {
+                if item.class == Class::Text && named.contains(item.name.as_str()) {
                     self.problems.push(no_code(parts.pair.place(&item.name), &item.name));
                 } else if item.class == Class::Text {
                     self.removed.push(item.name.clone());
@@ -261,16 +263,6 @@ impl<'p> Compared<'p> {
                 }
             }
         }
-    }
-
-    /// Whether the patched object defines a function of that name, at a place that no item of it starts with: with
-    /// no code at all, or inside another function.
-    fn still_named(&self, name: &str) -> bool {
-        self.correlated.parts.pair.patched.symbols.iter().any(|symbol| {
-            symbol.name == name
-                && symbol.kind == SymbolKind::Function
-                && matches!(symbol.home, Home::Section(_))
-        })
     }
 
     pub(crate) fn first_difference(
@@ -330,11 +322,13 @@ impl<'p> Compared<'p> {
 
     /// Sections that are in memory but neither code nor data that is understood: none may change, and none may
     /// describe code that the payload brings, whose entries there would be lost. Hooks are selected, not compared.
-    fn compare_unknown(&mut self) {
+    fn compare_unknown(&mut self, unmarked: &View<'_>) {
         let parts = self.correlated.parts;
         let mut found = Problems::new();
-        for (side, other, new) in [(&parts.patched, &parts.base, true), (&parts.base, &parts.patched, false)]
-        {
+        let (base, patched) = (sections_by_name(parts.base.object), sections_by_name(parts.patched.object));
+        let sides =
+            [(&parts.patched, &parts.base, &base, true), (&parts.base, &parts.patched, &patched, false)];
+        for (side, other, others, new) in sides {
             for (id, section) in side.object.sections() {
                 if section.class != Class::Unknown
                     || section.size == 0
@@ -342,10 +336,10 @@ impl<'p> Compared<'p> {
                 {
                     continue;
                 }
-                let same = other.object.sections().any(|(other_id, o)| {
-                    o.name == section.name && self.raw(other, other_id) == self.raw(side, id)
-                });
-                let there = parts.patched.object.sections.iter().any(|s| s.name == section.name);
+                let named = others.get(section.name.as_str()).map_or(&[][..], Vec::as_slice);
+                let raw = self.raw(unmarked, side, id);
+                let same = named.iter().any(|&other_id| self.raw(unmarked, other, other_id) == raw);
+                let there = patched.contains_key(section.name.as_str());
                 let named = functions_of(side, id);
                 if !same && (new || !there) {
                     found.push(self.unknown_section(&section.name, "changed", side, &named));
@@ -387,13 +381,15 @@ impl<'p> Compared<'p> {
         .advice("Leave that part of the patch out, or report the section so that it can be supported.")
     }
 
+    /// Bytes and references of a section; `unmarked` is the patched object's view as if no data had changed.
     pub(crate) fn raw(
         &self,
+        unmarked: &View<'_>,
         items: &Items<'_>,
-        id: xsplice_objects::SectionId,
+        id: SectionId,
     ) -> (Vec<u8>, Vec<(u64, xsplice_objects::RelocKind, Meaning)>) {
         let base = std::ptr::eq(items.object, self.correlated.parts.base.object);
-        let view = if base { self.correlated.base.clone() } else { self.correlated.patched.without_marks() };
+        let view = if base { &self.correlated.base } else { unmarked };
         let section = items.object.section(id);
         let references = section
             .relocations
@@ -404,6 +400,23 @@ impl<'p> Compared<'p> {
     }
 }
 
+/// Names of all functions that an object defines, those among them that no item starts with: with no code at all, or
+/// inside another function.
+fn defined_functions(object: &Object) -> BTreeSet<&str> {
+    let defined =
+        |symbol: &&Symbol| symbol.kind == SymbolKind::Function && matches!(symbol.home, Home::Section(_));
+    object.symbols.iter().filter(defined).map(|symbol| symbol.name.as_str()).collect()
+}
+
+/// The sections of an object by their names.
+fn sections_by_name(object: &Object) -> BTreeMap<&str, Vec<SectionId>> {
+    let mut sections: BTreeMap<&str, Vec<SectionId>> = BTreeMap::new();
+    for (id, section) in object.sections() {
+        sections.entry(&section.name).or_default().push(id);
+    }
+    sections
+}
+
 fn no_code(place: Place, name: &str) -> Diagnostic {
     Diagnostic::new(codes::NO_CODE, format!("{name} has no code of its own any more"))
         .at(place)
@@ -412,14 +425,14 @@ fn no_code(place: Place, name: &str) -> Diagnostic {
 }
 
 /// The functions that a section of data holds or refers to, each by its head.
-fn functions_of(items: &Items<'_>, id: xsplice_objects::SectionId) -> BTreeSet<ItemId> {
+fn functions_of(items: &Items<'_>, id: SectionId) -> BTreeSet<ItemId> {
     let section = items.object.section(id);
     let referred = section.relocations.iter().filter_map(|relocation| {
         let symbol = items.object.symbol(relocation.symbol);
         let Home::Section(home) = symbol.home else { return None };
         items.at(home, symbol.value.cast_signed() + relocation.addend).map(|(id, _)| id)
     });
-    let held = items.iter().filter(|(_, item)| item.section == id).map(|(id, _)| id);
+    let held = items.in_section(id).iter().copied();
     referred
         .chain(held)
         .filter(|&id| items.get(id).kind == ItemKind::Function)

@@ -1,15 +1,17 @@
 //! Special-section entries, each as part of the function that it points into.
 //!
 //! Sources of the formats: xen/include/xen/bug.h and xen/arch/x86/include/asm/{bug,alternative,asm_defns}.h of
-//! Xen 4.13 to 4.22. Entry sizes are cross-checked with the section's size; what does not fit is refused.
+//! Xen 4.13 to 4.22. Entry sizes are cross-checked with the section's size and with what the source declares; what
+//! does not fit is refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use xsplice_objects::{Class, Home, RelocKind, Relocation, SectionId, Special};
 use xsplice_report::{Diagnostic, Place, Problems};
 
-use crate::codes::{ORPHAN_ENTRY, UNKNOWN_SECTION};
+use crate::codes::{ENTRY_SIZE, ORPHAN_ENTRY, UNKNOWN_SECTION};
 use crate::items::{ItemId, ItemKind, Items};
+use crate::pair::ObjectPair;
 
 /// Where a field of an entry points: bytes from the start of a section, the line bits of bug frames taken off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +60,8 @@ pub struct Entries {
     pub by_item: BTreeMap<ItemId, Vec<Entry>>,
     /// Entries that describe no item: their meaning is compared as a whole.
     pub orphans: Vec<Entry>,
+    /// What these point at: section, and bytes from its start.
+    orphan_spots: BTreeSet<(SectionId, i64)>,
 }
 
 /// Width of the displacement in a bug frame's word; the bits above are part of the line number.
@@ -88,7 +92,10 @@ impl Entries {
                 match entry.fields.first() {
                     Some(first) if first.offset == 0 => match owner(items, &entry, first.spot) {
                         Some(item) => entries.by_item.entry(item).or_default().push(entry),
-                        None => entries.orphans.push(entry),
+                        None => {
+                            entries.orphan_spots.extend(first.spot.section.map(|id| (id, first.spot.offset)));
+                            entries.orphans.push(entry);
+                        }
                     },
                     _ => problems.push(
                         Diagnostic::new(
@@ -103,6 +110,54 @@ impl Entries {
             }
         }
         if problems.0.is_empty() { Ok(entries) } else { Err(problems) }
+    }
+
+    /// Whether an entry that describes no item points into `from..to` of a section.
+    pub(crate) fn orphan_in(&self, section: SectionId, from: u64, to: u64) -> bool {
+        let (from, to) = ((section, from.cast_signed()), (section, to.cast_signed()));
+        from < to && self.orphan_spots.range(from..to).next().is_some()
+    }
+}
+
+/// The tree's own names for entries, each with a table that has them.
+const DECLARED: [(&str, Special); 4] = [
+    ("bug_frame", Special::BugFrames(0)),
+    ("alt_instr", Special::Alternatives),
+    ("alt_call", Special::AltCallSites),
+    ("exception_table_entry", Special::ExceptionTable),
+];
+
+/// Entries that an object declares with another size than is understood. Where it says nothing there is none.
+pub(crate) fn other_sizes(pair: &ObjectPair) -> Problems {
+    let mut problems = Problems::new();
+    let debug = || [&pair.base_debug, &pair.patched_debug].into_iter().flatten();
+    for (name, table) in DECLARED {
+        let Some(size) = entry_size(table) else { continue };
+        let declared = debug().filter_map(|debug| debug.struct_layout(name)).map(|layout| layout.size);
+        if let Some(other) = declared.into_iter().find(|&declared| declared != size) {
+            problems.push(
+                Diagnostic::new(
+                    ENTRY_SIZE,
+                    format!("struct {name} has {other} bytes, and its entries are read as {size}"),
+                )
+                .at(Place::object(&pair.path)
+                    .source(&pair.source, None)
+                    .symbol(name)
+                    .section(section_of(table)))
+                .why("Entries would be cut in the wrong places, and describe code that is not theirs.")
+                .advice("This Xen uses a format that is not known yet; please report its version."),
+            );
+        }
+    }
+    problems
+}
+
+fn section_of(table: Special) -> &'static str {
+    match table {
+        Special::BugFrames(_) => ".bug_frames",
+        Special::Alternatives => ".altinstructions",
+        Special::AltCallSites => ".alt_call_sites",
+        _ => ".ex_table",
     }
 }
 

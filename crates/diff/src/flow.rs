@@ -179,23 +179,21 @@ impl<'f> Flow<'f> {
     fn find_reaching(&mut self) {
         let direct = self.graphs.iter().filter(|(_, graph)| !graph.wanted.is_empty());
         self.reaching = direct.map(|(&id, _)| id).collect();
-        loop {
-            let calls = |graph: &Graph| {
-                graph
-                    .nodes
-                    .iter()
-                    .any(|node| matches!(&node.callee, Some(Callee::Local(id)) if self.reaching.contains(id)))
-            };
-            let more: Vec<ItemId> = self
-                .graphs
-                .iter()
-                .filter(|(id, graph)| !self.reaching.contains(id) && calls(graph))
-                .map(|(&id, _)| id)
-                .collect();
-            if more.is_empty() {
-                return;
+        let mut callers: BTreeMap<ItemId, Vec<ItemId>> = BTreeMap::new();
+        for (&caller, graph) in &self.graphs {
+            for node in &graph.nodes {
+                if let Some(Callee::Local(callee)) = node.callee {
+                    callers.entry(callee).or_default().push(caller);
+                }
             }
-            self.reaching.extend(more);
+        }
+        let mut new: Vec<ItemId> = self.reaching.iter().copied().collect();
+        while let Some(callee) = new.pop() {
+            for caller in callers.remove(&callee).into_iter().flatten() {
+                if self.reaching.insert(caller) {
+                    new.push(caller);
+                }
+            }
         }
     }
 

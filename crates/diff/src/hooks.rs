@@ -63,10 +63,12 @@ pub(crate) fn check(selection: &Selection, world: &World<'_>, problems: &mut Pro
     }
 }
 
-/// Whether the hypervisor was built for CET-IBT: only then any of its functions starts with ENDBR64.
+/// Whether the hypervisor was built for CET-IBT: only then any of its functions starts with ENDBR64. Where the symbol
+/// file holds no code it may have been.
 fn uses_endbr(hypervisor: &Hypervisor) -> bool {
-    let mut functions = hypervisor.symbols().iter().filter(|symbol| symbol.function);
-    functions.any(|symbol| hypervisor.bytes(symbol.address, ENDBR.len()) == Some(&ENDBR))
+    let functions = hypervisor.symbols().iter().filter(|symbol| symbol.function);
+    let mut starts = functions.filter_map(|symbol| hypervisor.bytes(symbol.address, ENDBR.len())).peekable();
+    starts.peek().is_none() || starts.any(|start| start == ENDBR)
 }
 
 /// All pieces that a function leads to, itself included. Code that an alternative puts in place belongs to it too.

@@ -67,7 +67,7 @@ pub struct Items<'o> {
     pub object: &'o Object,
     items: Vec<Item>,
     by_section: BTreeMap<SectionId, Vec<ItemId>>,
-    /// Indexes of the symbols of each section.
+    /// Indexes of the symbols of each section, in ascending order of their values.
     symbols: BTreeMap<SectionId, Vec<usize>>,
     /// The fragments of each head, without the head.
     rest: BTreeMap<ItemId, Vec<ItemId>>,
@@ -89,6 +89,10 @@ impl<'o> Items<'o> {
             if let Home::Section(id) = symbol.home {
                 items.symbols.entry(id).or_default().push(index);
             }
+        }
+        for symbols in items.symbols.values_mut() {
+            // Stable: those at one place stay in the order of the object.
+            symbols.sort_by_key(|&index| object.symbols[index].value);
         }
         for (id, section) in object.sections() {
             let divided = matches!(
@@ -135,10 +139,27 @@ impl<'o> Items<'o> {
     /// A name inside a function, not at its start, that other objects can refer to.
     pub fn entry_point_in(&self, id: ItemId) -> Option<&str> {
         let item = self.get(id);
-        let inside = |symbol: &&xsplice_objects::Symbol| {
-            !symbol.local && item.start < symbol.value && symbol.value < item.end
-        };
-        self.symbols_of(item.section).find(inside).map(|symbol| symbol.name.as_str())
+        let mut inside = self.symbols_in(item.section, item.start + 1, item.end);
+        inside.find(|symbol| !symbol.local).map(|symbol| symbol.name.as_str())
+    }
+
+    /// The symbols in `from..to` of a section.
+    pub(crate) fn symbols_in(
+        &self,
+        section: SectionId,
+        from: u64,
+        to: u64,
+    ) -> impl Iterator<Item = &'o xsplice_objects::Symbol> {
+        let object = self.object;
+        let all = self.symbols.get(&section).map_or(&[][..], Vec::as_slice);
+        let first = all.partition_point(|&index| object.symbols[index].value < from);
+        let symbols = all[first..].iter().map(move |&index| &object.symbols[index]);
+        symbols.take_while(move |symbol| symbol.value < to)
+    }
+
+    /// The items of a section, in ascending order.
+    pub(crate) fn in_section(&self, section: SectionId) -> &[ItemId] {
+        self.by_section.get(&section).map_or(&[], Vec::as_slice)
     }
 
     fn symbols_of(&self, section: SectionId) -> impl Iterator<Item = &'o xsplice_objects::Symbol> {

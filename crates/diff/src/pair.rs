@@ -8,7 +8,7 @@ use xsplice_objects::{Class, Object};
 use xsplice_report::{Diagnostic, Place, Problems};
 
 use crate::codes::{AMBIGUOUS_DATA, NO_DEBUG_INFO};
-use crate::entries::Entries;
+use crate::entries::{Entries, other_sizes};
 use crate::items::{Item, ItemId, ItemKind, Items};
 use crate::meaning::{Known, View};
 use crate::names;
@@ -131,6 +131,10 @@ impl<'p> Parts<'p> {
     /// # Errors
     /// When a special section has an unknown form.
     pub fn of(pair: &'p ObjectPair) -> Result<Parts<'p>, Problems> {
+        let problems = other_sizes(pair);
+        if !problems.0.is_empty() {
+            return Err(problems);
+        }
         let base = Items::of(&pair.base);
         let patched = Items::of(&pair.patched);
         let base_entries = Entries::of(&base)?;
@@ -199,11 +203,11 @@ impl<'p> Correlated<'p> {
                     },
                 );
             for keep_number in [true, false] {
-                let fits = |b: &ItemId, p: &ItemId| {
-                    let ((old_name, old_code), (new_name, new_code)) = (&old[b], &new[p]);
-                    old_code == new_code && (!keep_number || old_name == new_name)
-                };
-                for (b, p) in only_fits(&mut base, &mut patched, fits) {
+                let shared =
+                    |(name, code): &'_ (String, Vec<u8>)| (keep_number.then(|| name.clone()), code.clone());
+                let of_base = |b: ItemId| vec![shared(&old[&b])];
+                let of_patched = |p: ItemId| vec![shared(&new[&p])];
+                for (b, p) in only_fits(&mut base, &mut patched, of_base, of_patched, |_, _| true) {
                     let (from, to) = (self.parts.base.fragments(b), self.parts.patched.fragments(p));
                     if from.len() == to.len() {
                         for (b, p) in from.into_iter().zip(to) {
@@ -278,29 +282,33 @@ impl<'p> Correlated<'p> {
             self.counterpart[p.0] = Some(*b);
             return;
         }
-        type Test = fn(&Item, &Item, Option<&Use>, Option<&Use>) -> bool;
+        type Test = (for<'u> fn(&Item, Option<&'u Use>) -> Vec<Shared<'u>>, fn(&Item, &Item) -> bool);
         let tests: [Test; 4] = [
             // The same place of equal code is sure.
-            |b, p, bu, pu| same_sort(b, p) && shares_place(bu, pu),
-            |b, p, bu, pu| b.size() == p.size() && b.class == p.class && same_contexts(bu, pu),
-            |b, p, bu, pu| b.size() == p.size() && b.class == p.class && shares_user(bu, pu),
-            |b, p, bu, pu| same_sort(b, p) && shares_user(bu, pu),
+            (|_, used| places(used), same_sort),
+            (
+                |item, used| vec![Shared::Contexts(item.size(), item.class, used.map(Use::contexts))],
+                |_, _| true,
+            ),
+            (|_, used| functions(used), |b, p| b.size() == p.size() && b.class == p.class),
+            (|_, used| functions(used), same_sort),
         ];
-        for test in tests {
-            let fits = |b: &ItemId, p: &ItemId| {
-                test(self.parts.base.get(*b), self.parts.patched.get(*p), bu.get(b), pu.get(p))
-            };
-            for (b, p) in only_fits(&mut base, &mut patched, fits) {
+        let parts = self.parts;
+        for (shared, fits) in tests {
+            let of_base = |b: ItemId| shared(parts.base.get(b), bu.get(&b));
+            let of_patched = |p: ItemId| shared(parts.patched.get(p), pu.get(&p));
+            let fits = |b: ItemId, p: ItemId| fits(parts.base.get(b), parts.patched.get(p));
+            for (b, p) in only_fits(&mut base, &mut patched, of_base, of_patched, fits) {
                 self.counterpart[p.0] = Some(b);
             }
         }
         // Left over on both sides, and some function uses both: which is which cannot be told.
+        let left = by_shared(&base, |b| functions(bu.get(&b)));
         for p in patched {
-            let rivals: Vec<&str> = base
-                .iter()
-                .filter(|b| shares_user(bu.get(b), pu.get(&p)))
-                .map(|b| self.parts.base.get(*b).name.as_str())
-                .collect();
+            let rivals: BTreeSet<ItemId> =
+                functions(pu.get(&p)).iter().filter_map(|user| left.get(user)).flatten().copied().collect();
+            let rivals: Vec<&str> =
+                rivals.into_iter().map(|b| self.parts.base.get(b).name.as_str()).collect();
             if !rivals.is_empty() && self.parts.patched.get(p).class != Class::ReadOnly {
                 let what = format!("{name}: which variable of the original this is cannot be told");
                 self.problems.push(
@@ -329,24 +337,64 @@ impl<'p> Correlated<'p> {
     }
 }
 
-/// Takes out all pairs of which neither side fits any other.
-fn only_fits(
+/// Takes out all pairs of which neither side fits any other. What fits has something in common: with thousands of
+/// candidates, each is looked at beside those few only.
+fn only_fits<S: Ord>(
     base: &mut Vec<ItemId>,
     patched: &mut Vec<ItemId>,
-    fits: impl Fn(&ItemId, &ItemId) -> bool,
+    of_base: impl Fn(ItemId) -> Vec<S>,
+    of_patched: impl Fn(ItemId) -> Vec<S>,
+    fits: impl Fn(ItemId, ItemId) -> bool,
 ) -> Vec<(ItemId, ItemId)> {
+    let (in_base, in_patched) = (by_shared(base, &of_base), by_shared(patched, &of_patched));
     let sure: Vec<(ItemId, ItemId)> = patched
         .iter()
-        .filter_map(|p| {
-            let mut found = base.iter().filter(|b| fits(b, p));
+        .filter_map(|&p| {
+            let shared = of_patched(p);
+            let mut found =
+                shared.iter().filter_map(|s| in_base.get(s)).flatten().copied().filter(|&b| fits(b, p));
             let b = found.next()?;
-            let only = found.next().is_none() && patched.iter().filter(|other| fits(b, other)).count() == 1;
-            only.then_some((*b, *p))
+            let back = of_base(b);
+            let mut others = back.iter().filter_map(|s| in_patched.get(s)).flatten().copied();
+            // What has several things in common comes up as often.
+            let only = found.all(|other| other == b) && !others.any(|other| other != p && fits(b, other));
+            only.then_some((b, p))
         })
         .collect();
-    base.retain(|id| !sure.iter().any(|(b, _)| b == id));
-    patched.retain(|id| !sure.iter().any(|(_, p)| p == id));
+    let (taken_base, taken_patched): (BTreeSet<ItemId>, BTreeSet<ItemId>) = sure.iter().copied().unzip();
+    base.retain(|id| !taken_base.contains(id));
+    patched.retain(|id| !taken_patched.contains(id));
     sure
+}
+
+/// Items by what they have in common with others.
+fn by_shared<S: Ord>(items: &[ItemId], shared: impl Fn(ItemId) -> Vec<S>) -> BTreeMap<S, Vec<ItemId>> {
+    let mut index: BTreeMap<S, Vec<ItemId>> = BTreeMap::new();
+    for &id in items {
+        for one in shared(id) {
+            index.entry(one).or_default().push(id);
+        }
+    }
+    index
+}
+
+/// What the uses of two variables that correspond have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Shared<'u> {
+    /// A place that refers to it.
+    Place(&'u UsePlace),
+    /// A function that refers to it.
+    Function(&'u str),
+    /// Size, kind of section, and all that refers to it.
+    Contexts(u64, Class, Option<UseContexts<'u>>),
+}
+
+fn places(used: Option<&Use>) -> Vec<Shared<'_>> {
+    used.into_iter().flat_map(|used| &used.places).map(Shared::Place).collect()
+}
+
+fn functions(used: Option<&Use>) -> Vec<Shared<'_>> {
+    used.into_iter().flat_map(|used| &used.functions).map(|name| Shared::Function(name)).collect()
 }
 
 /// Local functions whose names end in a number, by the name in front of it.
@@ -392,8 +440,20 @@ struct Use {
     /// For each reference, in order, the function and the string or name that the code refers to next: tells
     /// two equal variables of one function apart, such as the flags of two warn-once messages.
     contexts: Vec<(String, String)>,
-    /// The places that refer to it: function, its code without what is relocated, and bytes from its start.
-    places: BTreeSet<(String, Rc<[u8]>, u64)>,
+    /// The places that refer to it.
+    places: BTreeSet<UsePlace>,
+}
+
+/// A function, its code without what is relocated, and bytes from its start.
+type UsePlace = (String, Rc<[u8]>, u64);
+
+/// [`Use::functions`] and [`Use::contexts`].
+type UseContexts<'u> = (&'u BTreeSet<String>, &'u [(String, String)]);
+
+impl Use {
+    fn contexts(&self) -> UseContexts<'_> {
+        (&self.functions, &self.contexts)
+    }
 }
 
 type Users = BTreeMap<ItemId, Use>;
@@ -442,18 +502,6 @@ fn users(items: &Items<'_>) -> Users {
 /// The source's name of a clone: `foo.constprop.0` is `foo`.
 fn plain_function(name: &str) -> &str {
     name.split('.').next().unwrap_or(name)
-}
-
-fn same_contexts(base: Option<&Use>, patched: Option<&Use>) -> bool {
-    let contexts = |used: Option<&Use>| used.map(|used| (used.functions.clone(), used.contexts.clone()));
-    contexts(base) == contexts(patched)
-}
-
-fn shares_place(base: Option<&Use>, patched: Option<&Use>) -> bool {
-    match (base, patched) {
-        (Some(base), Some(patched)) => base.places.intersection(&patched.places).next().is_some(),
-        _ => false,
-    }
 }
 
 fn shares_user(base: Option<&Use>, patched: Option<&Use>) -> bool {

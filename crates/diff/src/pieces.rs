@@ -6,8 +6,6 @@ use serde::Serialize;
 use xsplice_objects::{HookKind, Hypervisor, RelocKind};
 use xsplice_report::{Because, Difference, Place};
 
-use crate::names;
-
 /// Index of a piece in a selection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct PieceId(pub usize);
@@ -147,16 +145,5 @@ impl World<'_> {
     /// Whether the hypervisor or a payload below knows the name.
     pub fn has(&self, name: &str) -> bool {
         self.exported.contains(name) || self.hypervisor.named(name).next().is_some()
-    }
-
-    /// Names that differ from `stem` only by compilers' counters, of that size in bytes.
-    pub(crate) fn numbered(&self, stem: &str, size: u64) -> impl Iterator<Item = &str> {
-        self.hypervisor
-            .symbols()
-            .iter()
-            .filter(move |s| {
-                s.size == size && names::is_numbered(&s.name) && names::unnumbered(&s.name) == stem
-            })
-            .map(|s| s.name.as_str())
     }
 }

@@ -12,19 +12,37 @@ use crate::entries::Spot;
 use crate::items::{ItemId, Items};
 use crate::meaning;
 
-/// The first difference between a function of the original and the shipped one of the same size; `None` where
-/// there is none, or where the symbol file does not hold the code.
-pub(crate) fn first_difference(
+/// How a function of the original compares with the shipped one of the same size.
+pub(crate) enum Proof {
+    /// Its code is the same.
+    Same,
+    /// The first difference, in words.
+    Differs(String),
+    /// The symbol file does not hold the code.
+    NoCode,
+}
+
+/// Compares a function of the original with the shipped one of the same size.
+pub(crate) fn compare(items: &Items<'_>, id: ItemId, shipped: &Shipped, hypervisor: &Hypervisor) -> Proof {
+    let size = items.get(id).declared;
+    match usize::try_from(size).ok().and_then(|size| hypervisor.bytes(shipped.address, size)) {
+        Some(theirs) => {
+            first_difference(items, id, (shipped, theirs), hypervisor).map_or(Proof::Same, Proof::Differs)
+        }
+        None => Proof::NoCode,
+    }
+}
+
+fn first_difference(
     items: &Items<'_>,
     id: ItemId,
-    shipped: &Shipped,
+    (shipped, theirs): (&Shipped, &[u8]),
     hypervisor: &Hypervisor,
 ) -> Option<String> {
     let item = items.get(id);
     let section = items.object.section(item.section);
     let end = item.start + item.declared;
     let ours = section.bytes(item.start, end);
-    let theirs = hypervisor.bytes(shipped.address, ours.len())?;
     let relocations = section.relocations_in(item.start, end);
     let (mut ours_blank, mut theirs_blank) = (ours.to_vec(), theirs.to_vec());
     for relocation in relocations {

@@ -79,23 +79,34 @@ fn chains(pieces: &[Piece]) -> Vec<Option<Because>> {
             }
         }
     }
-    // A reference that is refused is not in its piece; who made it is known by name.
-    while let Some((index, chain)) = (0..pieces.len()).find_map(|index| by_name(pieces, &chains, index)) {
-        chains[index] = Some(chain);
-    }
+    by_name(pieces, &mut chains);
     chains
 }
 
-/// The chain of a piece without one, if that of the piece which its own reason names is known.
-fn by_name(pieces: &[Piece], chains: &[Option<Because>], index: usize) -> Option<(usize, Because)> {
-    let piece = &pieces[index];
-    let (None, Some(Link::NeededBy { by: name } | Link::Describes { function: name })) =
-        (&chains[index], piece.because.links().first())
-    else {
-        return None;
-    };
-    let named = pieces.iter().position(|other| other.label == *name && other.object == piece.object)?;
-    Some((index, piece.because.clone().behind(chains[named].as_ref()?)))
+/// A reference that is refused is not in its piece; who made it is known by name. Gives each piece without a chain
+/// the one behind the piece that its own reason names, and so on to those that name it.
+fn by_name(pieces: &[Piece], chains: &mut [Option<Because>]) {
+    let mut named: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for (index, piece) in pieces.iter().enumerate() {
+        named.entry((&piece.object, &piece.label)).or_insert(index);
+    }
+    let mut waiting: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (index, piece) in pieces.iter().enumerate().filter(|&(index, _)| chains[index].is_none()) {
+        if let Some(Link::NeededBy { by: name } | Link::Describes { function: name }) =
+            piece.because.links().first()
+            && let Some(&behind) = named.get(&(piece.object.as_str(), name.as_str()))
+        {
+            waiting.entry(behind).or_default().push(index);
+        }
+    }
+    let mut ready: Vec<usize> = waiting.keys().copied().filter(|&index| chains[index].is_some()).collect();
+    while let Some(index) = ready.pop() {
+        let Some(chain) = chains[index].clone() else { continue };
+        for next in waiting.remove(&index).into_iter().flatten() {
+            chains[next] = Some(pieces[next].because.clone().behind(&chain));
+            ready.push(next);
+        }
+    }
 }
 
 fn is_entry(kind: PieceKind) -> bool {

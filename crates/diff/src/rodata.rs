@@ -87,9 +87,22 @@ impl Changes {
         self.globals.keys().cloned().collect()
     }
 
-    /// The changed data that a function refers to, in words; none where there is none.
-    pub(crate) fn used_by(&self, function: &Fingerprint, correlated: &Correlated<'_>) -> Option<Difference> {
-        if correlated.copies.is_empty() && self.globals.is_empty() {
+    /// The first difference of each piece of data of which the payload brings a new copy, by name.
+    pub(crate) fn copies_of<'p>(correlated: &Correlated<'p>) -> BTreeMap<&'p str, String> {
+        let items = &correlated.parts.patched;
+        let named =
+            correlated.copies.iter().map(|(&id, difference)| (&*items.get(id).name, difference.clone()));
+        named.collect()
+    }
+
+    /// The changed data that a function refers to, in words; none where there is none. `copies` are those of its
+    /// object.
+    pub(crate) fn used_by(
+        &self,
+        function: &Fingerprint,
+        copies: &BTreeMap<&str, String>,
+    ) -> Option<Difference> {
+        if copies.is_empty() && self.globals.is_empty() {
             return None;
         }
         let mut names = BTreeSet::new();
@@ -99,16 +112,11 @@ impl Changes {
         for (_, _, meaning) in function.entries.iter().flat_map(|entry| &entry.fields) {
             new_name(meaning, &mut names);
         }
-        let local: BTreeMap<&str, &str> = correlated
-            .copies
-            .iter()
-            .map(|(id, difference)| (correlated.parts.patched.get(*id).name.as_str(), difference.as_str()))
-            .collect();
         let words: Vec<String> = names
             .into_iter()
             .filter_map(|name| {
                 let global = || self.globals.get(name).map(|(_, difference)| difference.as_str());
-                let difference = local.get(name).copied().or_else(global)?;
+                let difference = copies.get(name).map(String::as_str).or_else(global)?;
                 Some(format!("uses {name}, which changed: {difference}"))
             })
             .collect();

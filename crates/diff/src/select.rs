@@ -9,6 +9,7 @@ mod hooks;
 mod kept;
 mod shipped;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use xsplice_objects::{Class, Relocation, SectionId, Special};
@@ -63,6 +64,10 @@ struct Selector<'s, 'p> {
     globals: BTreeMap<String, (usize, ItemId)>,
     pieces: BTreeMap<Key, PieceId>,
     symbols: BTreeSet<String>,
+    /// Globals that were local before the patch, with their object and original item.
+    made_global: BTreeMap<&'s str, (usize, ItemId)>,
+    /// Names of the hypervisor that end in compilers' counters: by what is in front of these and by size in bytes.
+    numbered: OnceCell<BTreeMap<(&'s str, u64), Vec<&'s str>>>,
     queue: VecDeque<(usize, ItemId)>,
     /// For each replaced function the references to what boot frees that may stay.
     kept: BTreeMap<(usize, ItemId), KeptFields>,
@@ -78,6 +83,8 @@ impl Selection {
             globals: new_globals(pairs),
             pieces: BTreeMap::new(),
             symbols: BTreeSet::new(),
+            made_global: made_global(pairs),
+            numbered: OnceCell::new(),
             queue: VecDeque::new(),
             kept: BTreeMap::new(),
             selection: Selection::default(),
@@ -125,6 +132,25 @@ fn new_globals(pairs: &[Compared<'_>]) -> BTreeMap<String, (usize, ItemId)> {
         }
     }
     globals
+}
+
+/// Globals that were local before the patch: the first object that has each, and the original item there.
+fn made_global<'s>(pairs: &'s [Compared<'_>]) -> BTreeMap<&'s str, (usize, ItemId)> {
+    let mut found: BTreeMap<&str, Option<(usize, ItemId)>> = BTreeMap::new();
+    for (index, pair) in pairs.iter().enumerate() {
+        let (base, patched) = (&pair.correlated.parts.base, &pair.correlated.parts.patched);
+        let mut seen = BTreeSet::new();
+        for (id, item) in patched.iter().filter(|(_, item)| !item.local) {
+            // Of several items of one name in an object, the first counts.
+            if seen.insert(item.name.as_str()) {
+                let counterpart =
+                    pair.correlated.counterpart[id.0].filter(|&base_id| base.get(base_id).local);
+                let known = found.entry(&item.name).or_default();
+                *known = known.or(counterpart.map(|base_id| (index, base_id)));
+            }
+        }
+    }
+    found.into_iter().filter_map(|(name, found)| Some((name, found?))).collect()
 }
 
 impl<'s, 'p> Selector<'s, 'p> {
@@ -281,16 +307,6 @@ impl<'s, 'p> Selector<'s, 'p> {
         }
     }
 
-    /// The object and original item of a global that was local before the patch.
-    fn made_global(&self, name: &str) -> Option<(usize, ItemId)> {
-        self.pairs.iter().enumerate().find_map(|(index, pair)| {
-            let (base, patched) = (&pair.correlated.parts.base, &pair.correlated.parts.patched);
-            let (id, _) = patched.iter().find(|(_, item)| !item.local && item.name == name)?;
-            let counterpart = pair.correlated.counterpart[id.0]?;
-            base.get(counterpart).local.then_some((index, counterpart))
-        })
-    }
-
     /// What a spot becomes in the payload, and the spot's own offset at which that target starts.
     fn target(&mut self, index: usize, spot: Spot, unit: Option<ItemId>, by: &str) -> Option<(Target, i64)> {
         let parts = self.pair(index).correlated.parts;
@@ -302,7 +318,7 @@ impl<'s, 'p> Selector<'s, 'p> {
                 return Some((Target::Piece(self.include(home, id, because())?), 0));
             }
             // It may have been local in the original: then the hypervisor has it under its file's name.
-            let name = match self.made_global(&name) {
+            let name = match self.made_global.get(name.as_str()).copied() {
                 Some((home, base)) => self.shipped_name(home, base)?,
                 None => name,
             };
@@ -447,10 +463,7 @@ impl<'s, 'p> Selector<'s, 'p> {
             .and_then(|section| items.at(section, spot.offset))
             .and_then(|(id, _)| Some((id, *self.pieces.get(&Key::Item(index, id))?)));
         // One function to a section: no other item could be meant by an offset that is a distance off.
-        let alone = target.is_some_and(|(id, _)| {
-            let target = items.get(id);
-            items.iter().filter(|(_, other)| other.section == target.section).count() == 1
-        });
+        let alone = target.is_some_and(|(id, _)| items.in_section(items.get(id).section).len() == 1);
         match target {
             Some((id, target)) if alone => {
                 let offset = relocation.offset - item.start;

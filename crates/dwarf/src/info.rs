@@ -7,6 +7,7 @@ use crate::Error;
 use crate::elf::Sections;
 use crate::hash::Print;
 use crate::lines::Rows;
+use crate::lookup::Lookup;
 use crate::model::{Kind, Model, Text, VOID};
 use crate::parse::parse;
 use crate::shape::{self, Shapes, shapes};
@@ -25,6 +26,8 @@ pub struct DebugInfo {
     /// Paths of the files of each unit, by number.
     pub(crate) files: OnceLock<Vec<Vec<Box<str>>>>,
     pub(crate) rows: OnceLock<Rows>,
+    functions: OnceLock<Lookup>,
+    variables: OnceLock<Lookup>,
 }
 
 /// A definition that has a name.
@@ -82,6 +85,8 @@ impl DebugInfo {
             tree: None,
             files: OnceLock::new(),
             rows: OnceLock::new(),
+            functions: OnceLock::new(),
+            variables: OnceLock::new(),
         }))
     }
 
@@ -101,6 +106,16 @@ impl DebugInfo {
 
     pub(crate) fn text(&self, text: Text) -> Cow<'_, str> {
         self.object().text(text)
+    }
+
+    /// All functions of the model, to be looked up in.
+    pub(crate) fn functions(&self) -> &Lookup {
+        self.functions.get_or_init(|| Lookup::of(self.object(), &self.model.functions))
+    }
+
+    /// All variables of the model, to be looked up in.
+    pub(crate) fn variables(&self) -> &Lookup {
+        self.variables.get_or_init(|| Lookup::of(self.object(), &self.model.variables))
     }
 
     /// All definitions of a name, in the order of their fingerprints.

@@ -23,6 +23,7 @@ mod hash;
 mod info;
 mod layout;
 mod lines;
+mod lookup;
 mod model;
 mod parse;
 mod shape;

@@ -2,6 +2,7 @@
 
 use crate::DebugInfo;
 use crate::elf;
+use crate::lookup::Lookup;
 use crate::model::{Decl, Entity, Unit};
 use crate::parse::{Slice, dwarf};
 
@@ -33,12 +34,12 @@ impl DebugInfo {
     /// Takes the symbol's name (`file.c#name`, `name.constprop.0` and `name.cold` too) or the function's.
     /// Files are relative to the tree; see [`DebugInfo::with_tree`].
     pub fn function_line(&self, name: &str) -> Option<(String, u32)> {
-        self.entity_line(&self.model.functions, name)
+        self.entity_line(&self.model.functions, self.functions(), name)
     }
 
     /// File and line that declare the variable of this symbol; names as for [`DebugInfo::function_line`].
     pub fn variable_line(&self, name: &str) -> Option<(String, u32)> {
-        self.entity_line(&self.model.variables, name)
+        self.entity_line(&self.model.variables, self.variables(), name)
     }
 
     /// Source line of an instruction: `section` by name, `offset` in bytes from its start.
@@ -81,11 +82,11 @@ impl DebugInfo {
         (!file.is_empty()).then(|| (file.to_string(), decl.line))
     }
 
-    fn entity_line(&self, entities: &[Entity], name: &str) -> Option<(String, u32)> {
+    fn entity_line(&self, entities: &[Entity], lookup: &Lookup, name: &str) -> Option<(String, u32)> {
         let start = self.sections.symbols.partition_point(|s| *s.name < *name);
         let symbols = self.sections.symbols[start..].iter().take_while(|s| *s.name == *name);
         for symbol in symbols {
-            let found = entities.iter().find(|e| e.address == Some(symbol.address));
+            let found = lookup.at(entities, symbol.address);
             if let Some(line) = found.and_then(|e| self.declared(entities, e)) {
                 return Some(line);
             }
@@ -93,7 +94,7 @@ impl DebugInfo {
         // Functions of several ranges have no address here, and those that were inlined no symbol.
         let bare = name.rsplit('#').next().unwrap_or(name);
         let bare = bare.split('.').next().unwrap_or(bare);
-        let named = || entities.iter().filter(|e| &*self.text(e.name) == bare);
+        let named = || lookup.named(self.object(), entities, bare);
         let best = named().find(|e| !e.declaration).or_else(|| named().next())?;
         self.declared(entities, best)
     }

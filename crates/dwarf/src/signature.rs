@@ -23,7 +23,7 @@ impl DebugInfo {
     ///
     /// `None` if nothing here says it.
     pub fn signature(&self, name: &str) -> Option<Signature> {
-        let named = self.model.functions.iter().filter(|f| &*self.text(f.name) == name);
+        let named = self.functions().named(self.object(), &self.model.functions, name);
         named.map(|function| self.signature_of(function)).reduce(|a, b| Signature {
             arguments: a.arguments.max(b.arguments),
             result: a.result || b.result,

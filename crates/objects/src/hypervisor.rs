@@ -5,7 +5,7 @@
 //! symbol stands in front of it. This module computes the same names (checked with Debian's 4.17.5+72: all
 //! 7104 equal).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use object::Endianness;
 use object::elf;
@@ -14,6 +14,7 @@ use object::read::elf::{FileHeader, ProgramHeader as _, SectionHeader as _, Sym 
 use xsplice_report::{Diagnostic, Place, Problems};
 
 use crate::codes::XEN_SYMS_UNREADABLE;
+use crate::model::{COMMENT, strings};
 
 type Header = elf::FileHeader64<Endianness>;
 
@@ -39,7 +40,9 @@ pub struct Hypervisor {
     by_name: BTreeMap<String, Vec<usize>>,
     build_id: Vec<u8>,
     init: Option<(u64, u64)>,
-    segments: Vec<(u64, Vec<u8>)>,
+    /// What the file holds of the image: by sections with their addresses.
+    contents: Vec<(u64, Vec<u8>)>,
+    compilers: BTreeSet<String>,
 }
 
 impl Hypervisor {
@@ -99,7 +102,6 @@ impl Hypervisor {
             by_name.entry(symbol.name.clone()).or_default().push(index);
         }
         let mut build_id = Vec::new();
-        let mut segments = Vec::new();
         for segment in header.program_headers(endian, bytes).map_err(unreadable)? {
             if let Ok(Some(mut notes)) = segment.notes(endian, bytes) {
                 while let Ok(Some(note)) = notes.next() {
@@ -108,13 +110,20 @@ impl Hypervisor {
                     }
                 }
             }
-            if segment.p_type(endian) == elf::PT_LOAD
-                && let Ok(data) = segment.data(endian, bytes)
-            {
-                segments.push((segment.p_vaddr(endian), data.to_vec()));
-            }
         }
+        let mut compilers = BTreeSet::new();
+        let mut contents = Vec::new();
         for section in table.iter() {
+            // Not by segments: objcopy --only-keep-debug leaves their sizes as they were, with other bytes inside.
+            if section.sh_flags(endian).0 & elf::SHF_ALLOC.0 != 0
+                && section.sh_type(endian) != elf::SHT_NOBITS
+                && let Ok(data) = section.data(endian, bytes)
+            {
+                contents.push((section.sh_addr(endian), data.to_vec()));
+            }
+            if table.section_name(endian, section).is_ok_and(|name| name == COMMENT.as_bytes()) {
+                compilers.extend(strings(section.data(endian, bytes).unwrap_or_default()));
+            }
             let Ok(Some(mut notes)) = section.notes(endian, bytes) else { continue };
             while let Ok(Some(note)) = notes.next() {
                 if build_id.is_empty() && note.name() == b"GNU" && note.n_type(endian) == elf::NT_GNU_BUILD_ID
@@ -123,7 +132,7 @@ impl Hypervisor {
                 }
             }
         }
-        let mut hypervisor = Hypervisor { symbols, by_name, build_id, init: None, segments };
+        let mut hypervisor = Hypervisor { symbols, by_name, build_id, init: None, contents, compilers };
         hypervisor.init = match (hypervisor.unique("__init_begin"), hypervisor.unique("__init_end")) {
             (Some(begin), Some(end)) => Some((begin.address, end.address)),
             _ => None,
@@ -153,6 +162,11 @@ impl Hypervisor {
         &self.build_id
     }
 
+    /// What the compilers and linkers that made it say of themselves (`.comment`); empty where the file has none.
+    pub fn compilers(&self) -> &BTreeSet<String> {
+        &self.compilers
+    }
+
     /// Whether an address is in the part that Xen frees once it has booted.
     pub fn is_init(&self, address: u64) -> bool {
         self.init.is_some_and(|(begin, end)| (begin..end).contains(&address))
@@ -160,7 +174,7 @@ impl Hypervisor {
 
     /// Bytes of the image at an address; `None` where the file does not hold all of them.
     pub fn bytes(&self, address: u64, len: usize) -> Option<&[u8]> {
-        self.segments.iter().find_map(|(start, data)| {
+        self.contents.iter().find_map(|(start, data)| {
             let offset = usize::try_from(address.checked_sub(*start)?).ok()?;
             data.get(offset..offset.checked_add(len)?)
         })

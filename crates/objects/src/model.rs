@@ -1,6 +1,17 @@
 //! A relocatable object as later stages see it.
 
+use std::collections::BTreeSet;
+
 use crate::Class;
+
+/// The section in which compilers and linkers leave a string of their own.
+pub(crate) const COMMENT: &str = ".comment";
+
+/// The strings of a section of strings.
+pub(crate) fn strings(data: &[u8]) -> impl Iterator<Item = String> {
+    let all = data.split(|&byte| byte == 0).filter(|text| !text.is_empty());
+    all.map(|text| String::from_utf8_lossy(text).into_owned())
+}
 
 /// Index of a section in its object, as ELF counts: 0 is no section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -149,6 +160,12 @@ impl Object {
             Some(file) if local => format!("{file}#{name}"),
             _ => name.to_owned(),
         }
+    }
+
+    /// What the compilers and linkers that made the object say of themselves, as [`crate::Hypervisor::compilers`].
+    pub fn compilers(&self) -> BTreeSet<String> {
+        let comments = self.sections.iter().filter(|section| section.name == COMMENT);
+        comments.flat_map(|section| strings(&section.data)).collect()
     }
 
     /// A symbol by its index.

@@ -134,14 +134,22 @@ fn unknown_symbol(path: &str, symbol: &Symbol, sections: &[Section]) -> Option<D
     Some(found)
 }
 
-/// The function that covers an offset of a section.
-fn function_at(symbols: &[Symbol], section: SectionId, offset: u64) -> Option<&str> {
-    let covers = |symbol: &&Symbol| {
-        symbol.kind == SymbolKind::Function
-            && symbol.home == Home::Section(section)
-            && (symbol.value..symbol.value.saturating_add(symbol.size)).contains(&offset)
-    };
-    symbols.iter().find(covers).map(|symbol| symbol.name.as_str())
+/// The functions of a section with where they start and end, in ascending order.
+fn functions_of(symbols: &[Symbol], section: SectionId) -> Vec<(u64, u64, &str)> {
+    let here =
+        |symbol: &&Symbol| symbol.kind == SymbolKind::Function && symbol.home == Home::Section(section);
+    let mut functions = Vec::new();
+    for symbol in symbols.iter().filter(here) {
+        functions.push((symbol.value, symbol.value.saturating_add(symbol.size), symbol.name.as_str()));
+    }
+    functions.sort_unstable();
+    functions
+}
+
+/// The function that covers an offset.
+fn function_at<'s>(functions: &[(u64, u64, &'s str)], offset: u64) -> Option<&'s str> {
+    let after = functions.partition_point(|(start, _, _)| *start <= offset);
+    functions[..after].last().filter(|(_, end, _)| offset < *end).map(|(_, _, name)| *name)
 }
 
 fn home(
@@ -179,6 +187,8 @@ fn read_relocations(
     if matches!(section.class, Class::Ignored | Class::Tables) {
         return;
     }
+    // Asked for only where something is wrong.
+    let mut functions = None;
     for rela in relocations {
         let kind = match rela.r_type(endian, false) {
             elf::R_X86_64_NONE => continue,
@@ -191,7 +201,8 @@ fn read_relocations(
                 let offset = rela.r_offset(endian);
                 let mut place = Place::object(path).section(&section.name).offset(offset);
                 let mut what = format!("relocation type {} is not understood", other.0);
-                if let Some(function) = function_at(symbols, SectionId(target.0), offset) {
+                let functions = functions.get_or_insert_with(|| functions_of(symbols, SectionId(target.0)));
+                if let Some(function) = function_at(functions, offset) {
                     place = place.symbol(function);
                     what =
                         format!("{function} has a relocation of type {}, which is not understood", other.0);

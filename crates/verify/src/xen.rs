@@ -46,7 +46,10 @@ pub struct XenSymbols<'a> {
     build_id: Option<Vec<u8>>,
     init: Option<Range<u64>>,
     image: Range<u64>,
+    /// In ascending order of their starts.
     rewritten: Vec<Range<u64>>,
+    /// Bytes of the longest of these.
+    longest_rewritten: u64,
     sealable: Vec<u64>,
 }
 
@@ -98,6 +101,7 @@ impl<'a> XenSymbols<'a> {
             init: None,
             image: 0..0,
             rewritten: Vec::new(),
+            longest_rewritten: 0,
             sealable: Vec::new(),
         };
         let start = xen.bound("_start").or_else(|| xen.bound("_stext"));
@@ -112,6 +116,7 @@ impl<'a> XenSymbols<'a> {
             _ => None,
         };
         xen.rewritten = xen.rewritten_at_boot();
+        xen.longest_rewritten = xen.rewritten.iter().map(|range| range.end - range.start).max().unwrap_or(0);
         xen.sealable = xen.sealed_at_boot();
         Ok(xen)
     }
@@ -198,13 +203,10 @@ impl<'a> XenSymbols<'a> {
             return 0;
         }
         let end = address.saturating_add(size);
-        let first = self
-            .rewritten
-            .iter()
-            .filter(|range| range.start < end && address < range.end)
-            .map(|range| range.start.max(address))
-            .min();
-        first.unwrap_or(end) - address
+        let longest = self.longest_rewritten;
+        let first = self.rewritten.partition_point(|range| range.start.saturating_add(longest) <= address);
+        let mut near = self.rewritten[first..].iter().take_while(|range| range.start < end);
+        near.find(|range| address < range.end).map_or(end, |range| range.start.max(address)) - address
     }
 
     /// The address of a symbol that bounds something.

@@ -164,11 +164,7 @@ impl Selector<'_, '_> {
         };
         let piece = self.keep(key, piece);
         self.fill_code(index, piece, section_id, start, end, unit, by);
-        let inside = |entry: &Entry| {
-            entry.fields[0].spot.section == Some(section_id)
-                && (start..end).contains(&entry.fields[0].spot.offset.cast_unsigned())
-        };
-        if parts.patched_entries.orphans.iter().any(inside) {
+        if parts.patched_entries.orphan_in(section_id, start, end) {
             self.strange(
                 index,
                 by,

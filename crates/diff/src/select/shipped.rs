@@ -1,6 +1,6 @@
 //! The names by which the shipped hypervisor, or a payload below, knows what the payload refers to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use xsplice_objects::Class;
 use xsplice_report::{Diagnostic, Place};
@@ -11,13 +11,26 @@ use crate::items::{ItemId, ItemKind};
 use crate::pieces::Target;
 use crate::{meaning, names};
 
-impl Selector<'_, '_> {
+impl<'s> Selector<'s, '_> {
     /// The name of an item in the form of the hypervisor's own table.
     pub(super) fn table_name(&self, index: usize, id: ItemId, base: bool) -> String {
         let parts = self.pair(index).correlated.parts;
         let items = if base { &parts.base } else { &parts.patched };
         let item = items.get(id);
         items.object.table_name(&item.name, item.local)
+    }
+
+    /// Names of the hypervisor that differ from `stem` only by compilers' counters, of that size in bytes.
+    fn numbered(&self, stem: &str, size: u64) -> Vec<&'s str> {
+        let hypervisor = self.world.hypervisor;
+        let index = self.numbered.get_or_init(|| {
+            let mut index: BTreeMap<(&str, u64), Vec<&str>> = BTreeMap::new();
+            for symbol in hypervisor.symbols().iter().filter(|symbol| names::is_numbered(&symbol.name)) {
+                index.entry((names::unnumbered(&symbol.name), symbol.size)).or_default().push(&symbol.name);
+            }
+            index
+        });
+        index.get(&(stem, size)).cloned().unwrap_or_default()
     }
 
     /// The name by which the shipped hypervisor (or a payload below) knows an item of the original. Numbers that
@@ -29,11 +42,8 @@ impl Selector<'_, '_> {
         }
         let item = self.pair(index).correlated.parts.base.get(base);
         let stem = names::unnumbered(&name);
-        let candidates: Vec<&str> = if names::is_numbered(&name) {
-            self.world.numbered(stem, item.declared).collect()
-        } else {
-            Vec::new()
-        };
+        let candidates: Vec<&str> =
+            if names::is_numbered(&name) { self.numbered(stem, item.declared) } else { Vec::new() };
         if let [only] = candidates[..] {
             return Some(only.to_owned());
         }
