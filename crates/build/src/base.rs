@@ -40,6 +40,8 @@ const CACHE_VERSION: u32 = 3;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct State {
     version: u32,
+    /// Where make ran: recorded commands name this path, so a copy elsewhere is worth nothing.
+    tree: PathBuf,
     /// Whether the hypervisor was linked.
     symbols: bool,
     layout: FuncsLayout,
@@ -75,7 +77,9 @@ pub(crate) fn key(request: &Request, snapshot: &Snapshot, config: &[u8], tools: 
 
 fn state(folder: &Path) -> Option<State> {
     let state: State = serde_json::from_slice(&std::fs::read(folder.join("state.json")).ok()?).ok()?;
-    (state.version == CACHE_VERSION && folder.join("pristine/xen").is_dir()).then_some(state)
+    let tree = fs::canonicalize(folder).ok()?.join("tree");
+    let usable = state.version == CACHE_VERSION && state.tree == tree && folder.join("pristine/xen").is_dir();
+    usable.then_some(state)
 }
 
 /// Whether there is a kept build of that name.
@@ -341,6 +345,7 @@ fn make(plan: &BuildPlan, folder: &Path, progress: &dyn Progress) -> Result<(Sta
     }
     let state = State {
         version: CACHE_VERSION,
+        tree: kbuild.tree,
         symbols: plan.request.want_symbols,
         layout,
         loader,

@@ -650,6 +650,7 @@ fn main() -> ExitCode {
         commands::added_files_and_generators_are_for_make,
         commands::a_global_name_that_is_there_already_is_named,
         commands::a_command_that_gives_something_else_outside_make_is_not_used,
+        commands::a_kept_build_that_was_moved_is_made_anew,
         commands::both_ways_give_the_same_objects,
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()

@@ -161,6 +161,7 @@ fn note_build(captured: &CapturedBuild, report: &mut Report) {
     report.touched.clone_from(&captured.touched);
     report.config_changes.clone_from(&captured.config_changes);
     report.line_numbers.clone_from(&captured.line_numbers);
+    report.built = Some(captured.way.clone());
     report.compiler.clone_from(&captured.compiler);
     report.findings.problems.extend(captured.warnings.clone());
     for object in captured.objects.iter().filter(|object| !is_compared(object)) {

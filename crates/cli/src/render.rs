@@ -88,6 +88,7 @@ pub(crate) fn summary(report: &crate::report::Report) -> Vec<String> {
         ));
     }
     lines.extend(line_numbers(&report.line_numbers.neutral));
+    lines.extend(report.built.as_ref().and_then(built));
     lines.extend(findings(&report.findings));
     for reason in &report.nothing {
         lines.push(format!("nothing to patch in {reason}"));
@@ -171,6 +172,19 @@ fn at(place: &Place) -> String {
     match (&place.file, place.line) {
         (Some(file), Some(line)) => format!(" ({file}:{line})"),
         _ => String::new(),
+    }
+}
+
+/// How the objects were made, where that is not the common way: one command for each.
+fn built(way: &xsplice_build::Way) -> Option<String> {
+    use xsplice_build::Way;
+    match way {
+        Way::Commands { same_text, .. } if same_text.is_empty() => None,
+        Way::Commands { compiled, same_text } => Some(format!(
+            "compiled: {compiled} of the {} objects that read the touched files; the others are the same program",
+            compiled + same_text.len()
+        )),
+        Way::Make { because } => Some(format!("built by make: {because}")),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use xsplice_build::{ConfigChange, LineNumbers, TouchedFile};
+use xsplice_build::{ConfigChange, LineNumbers, TouchedFile, Way};
 use xsplice_diff::{Changes, Hook, InitChange, PieceKind, Replacement, ThroughOriginal};
 use xsplice_link::Ids;
 use xsplice_report::{Because, Outcome, Place, Problems};
@@ -34,6 +34,9 @@ pub(crate) struct Report {
     pub(crate) config_changes: Vec<ConfigChange>,
     /// Which files were compiled with their original line numbers.
     pub(crate) line_numbers: LineNumbers,
+    /// How the patched objects were made; none where it did not come to that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) built: Option<Way>,
     /// Why there is nothing to patch; one line for each file.
     pub(crate) nothing: Vec<String>,
     #[serde(flatten)]
@@ -115,6 +118,7 @@ impl Report {
             touched: Vec::new(),
             config_changes: Vec::new(),
             line_numbers: LineNumbers::default(),
+            built: None,
             nothing: Vec::new(),
             findings: Findings::default(),
         }

@@ -154,6 +154,17 @@ pub(crate) fn a_command_that_gives_something_else_outside_make_is_not_used() {
     assert!(built.objects[0].patched.as_ref().unwrap().ends_with(b"x"));
 }
 
+pub(crate) fn a_kept_build_that_was_moved_is_made_anew() {
+    let lab = Lab::new();
+    lab.run(&[one_line()]).unwrap();
+    fs::rename(lab.root.join("cache"), lab.root.join("elsewhere")).unwrap();
+    let mut request = lab.request(&[edit("xen/lib/l.c", "7", "8")]);
+    request.cache = lab.root.join("elsewhere");
+    let built = run(request, &Silent).unwrap();
+    assert_eq!(paths(&built), ["xen/lib/l.o"]);
+    assert_eq!(built.way, by_commands(1, &[]));
+}
+
 pub(crate) fn both_ways_give_the_same_objects() {
     let lab = Lab::new();
     let patch = [edit("xen/include/xen/s.h", "int a;", "unsigned a;"), edit("xen/lib/l.c", "7", "8")];
