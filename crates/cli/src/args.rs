@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Diff(Diff),
     /// Show what a payload holds
     Inspect(Inspect),
+    /// Say what a diagnostic code means, with an example and the way out
+    Explain(Explain),
     /// Boot a Xen in QEMU and load, revert and unload payloads there
     Boot(Boot),
 }
@@ -106,6 +108,19 @@ pub(crate) struct Diff {
 pub(crate) struct Inspect {
     /// The payload
     pub(crate) payload: PathBuf,
+}
+
+/// Say what a diagnostic code means, with an example and the way out.
+///
+/// Codes are what messages have in brackets, such as [no-room].
+#[derive(Debug, clap::Args)]
+pub(crate) struct Explain {
+    /// The codes
+    #[arg(value_name = "CODE", required_unless_present = "list")]
+    pub(crate) codes: Vec<String>,
+    /// List all codes, each with its kind and one line
+    #[arg(long, conflicts_with = "codes")]
+    pub(crate) list: bool,
 }
 
 #[derive(Debug, clap::Args)]

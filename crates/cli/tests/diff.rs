@@ -308,6 +308,8 @@ int get(struct thing *t) { return handle(t->b); }
     );
     let ran = desk.both(&[]);
     assert_eq!(ran.code, 2, "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stderr.ends_with("\nmore on that: xsplice explain layout-changed\n"), "{}", ran.stderr);
+    assert!(!desk.both(&["--quiet"]).stderr.contains("more on that"));
     assert!(
         ran.stderr.contains("struct thing: ") && ran.stderr.contains("[layout-changed]"),
         "{}",
