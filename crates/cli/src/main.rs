@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         args::Command::Build(build) => commands::build::run(&build, args.quiet, args.json),
         args::Command::Diff(diff) => commands::diff::run(&diff, args.quiet, args.json),
         args::Command::Inspect(inspect) => commands::inspect::run(&inspect, args.json),
+        args::Command::Verify(verify) => commands::verify::run(&verify, args.quiet, args.json),
         args::Command::Explain(explain) => commands::explain::run(&explain, args.json),
         args::Command::Boot(boot) => commands::boot::run(&boot, args.quiet, args.json),
     };

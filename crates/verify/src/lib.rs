@@ -25,6 +25,6 @@ pub use inspect::{
 };
 pub use payload::Payload;
 pub use text::render_text;
-pub use traits::{AlternativeChecks, EndbrRoom, LoaderTraits, XenVersion};
+pub use traits::{AlternativeChecks, EndbrRoom, KNOWN_MINORS, LoaderTraits, XenVersion};
 pub use verify::{Facts, Loader, Safe, Verdict, VerifyInput, exported_names, verify};
 pub use xen::{XenSymbol, XenSymbols};

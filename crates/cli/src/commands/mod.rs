@@ -5,3 +5,4 @@ pub(crate) mod build;
 pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod inspect;
+pub(crate) mod verify;
