@@ -180,6 +180,16 @@ fn the_version_is_read_given_or_a_fallback_that_is_said() {
 }
 
 #[test]
+fn a_symbol_file_without_an_id_leaves_something_undone() {
+    let desk = with_payload(VERSION);
+    desk.link("nameless", &["orig.o", "others.o"], "--build-id=none");
+    let ran = desk.run(&["verify", "fix.livepatch", "--xen-syms", "nameless"]);
+    assert!(ran.stderr.contains("[xen-id-unknown]"), "{}", ran.stderr);
+    let said = "not done: no build-id was compared with the hypervisor's: the symbol file has none\n";
+    assert!(ran.stdout.contains(said), "{}", ran.stdout);
+}
+
+#[test]
 fn what_cannot_be_read_is_a_failure() {
     let desk = with_payload(VERSION);
     for (args, said) in [

@@ -125,6 +125,8 @@ pub struct LoaderTraits {
     pub metadata: bool,
     /// Whether relocations against what is not loaded are an error.
     pub refuses_unloaded: bool,
+    /// Whether sections without a byte are not placed, and symbols in them keep the value that they have in the file.
+    pub skips_empty: bool,
     /// Whether a function's old address is looked up before its sizes are checked.
     pub resolves_first: bool,
     /// What is asked of the start of a function.
@@ -146,7 +148,6 @@ impl LoaderTraits {
         LoaderTraits {
             endbr: EndbrRoom::EndbrOrPoison,
             metadata: true,
-            refuses_unloaded: true,
             writes_funcs: true,
             ..LoaderTraits::of(XenVersion { major: 4, minor, patch: None })
         }
@@ -167,6 +168,7 @@ impl LoaderTraits {
             xen_id_first: alternative_errors,
             metadata: modern,
             refuses_unloaded: modern,
+            skips_empty: !modern,
             resolves_first: modern,
             endbr: if version.has(&[(17, 0)]) {
                 EndbrRoom::EndbrOrPoison
@@ -221,6 +223,7 @@ mod tests {
         assert!(old.needs_functions && !old.all_hooks && !old.xen_depends && !old.metadata);
         assert!(!new.needs_functions && new.all_hooks && new.xen_depends && new.metadata);
         assert!(!old.refuses_unloaded && new.refuses_unloaded);
+        assert!(old.skips_empty && !new.skips_empty);
     }
 
     #[test]

@@ -263,9 +263,21 @@ fn relocations() {
         e.relocate(".text.new_fn", 12, R_PC32, ".debug_str", 0);
     };
     refuses_at_upload(Einval, codes::RELOCATION_SYMBOL, unloaded);
-    // There the symbol's value is taken as it stands in the file.
-    let old = damaged("4.13.5", unloaded);
-    assert_eq!(unsafe_for(&old), ["relocation-symbol"]);
+    // There the symbol's value is taken as it stands in the file: no displacement reaches it, an address is wrong.
+    refuses("4.13.5", "upload", Eoverflow, codes::RELOCATION_SYMBOL, unloaded);
+    let empty = |kind: u32| {
+        move |e: &mut Elf| {
+            let index = e.add(".rodata.none", PROGBITS, A, 1, b"");
+            e.symbol("", index, 0, 0, SECTION, LOCAL);
+            let (section, offset) = if kind == R_64 { (".rodata.str", 0) } else { (".text.new_fn", 12) };
+            e.relocate(section, offset, kind, ".rodata.none", 0);
+        }
+    };
+    refuses("4.13.5", "upload", Eoverflow, codes::RELOCATION_SYMBOL, empty(R_PC32));
+    is_fine("4.14.0", empty(R_PC32));
+    let address = damaged("4.13.5", empty(R_64));
+    assert_eq!(loader(&address), "accept");
+    assert!(unsafe_for(&address).contains(&"relocation-symbol"), "{address:#?}");
     refuses_at_upload(Einval, codes::RELOCATION_OFFSET, |e| e.relocate(".fixup", 0, R_64, "new_fn", 0));
     kills("4.17.5", codes::RELOCATION_OVERLAP, |e| e.relocate(".text.new_fn", 6, R_PC32, "printk", 0));
     refuses_at_upload(Eoverflow, codes::RELOCATION_OVERFLOW, |e| {
@@ -356,7 +368,16 @@ fn functions() {
     kills("4.17.5", codes::FUNC_OLD_IN_INIT, |e| retarget(e, "init_fn", 16));
     kills("4.17.5", codes::FUNC_OLD_SIZE, |e| retarget(e, "target_fn", 31));
     kills("4.17.5", codes::FUNC_OLD_NOT_CODE, |e| retarget(e, "some_data", 32));
-    kills("4.17.5", codes::FUNC_NEW, |e| e.sec(".livepatch.funcs").data[24] = 0);
+    kills("4.17.5", codes::FUNC_NEW, |e| {
+        e.sec(".livepatch.funcs").relocations.iter_mut().filter(|r| r.offset == 8).for_each(|r| {
+            r.symbol = ".rodata.str".into();
+        });
+    });
+    // Nobody looks at the size of a replacement.
+    let too_long = damaged("4.17.5", |e| e.sec(".livepatch.funcs").data[24] += 1);
+    assert_eq!((loader(&too_long).as_str(), unsafe_for(&too_long)), ("accept", vec![]));
+    assert_eq!(common::names(&too_long), ["func-new"]);
+    assert!(too_long.is_accepted());
     kills("4.17.5", codes::FUNC_TWICE, |e| {
         e.sec(".livepatch.funcs").data.extend(sample::func(3, 32));
         e.relocate(".livepatch.funcs", 104, R_64, ".livepatch.strings", 0);

@@ -88,6 +88,17 @@ impl Files {
     }
 }
 
+/// What the answers do not rest on.
+fn not_done(verdict: &Verdict) -> Vec<&'static str> {
+    if !verdict.read {
+        return vec![NOT_READ];
+    }
+    let nameless = xsplice_verify::codes::XEN_ID_UNKNOWN;
+    let no_id = verdict.problems.0.iter().any(|problem| problem.code == nameless);
+    let no_id = no_id.then_some("no build-id was compared with the hypervisor's: the symbol file has none");
+    no_id.into_iter().chain(NOT_DONE).collect()
+}
+
 /// The name that xen-livepatch gives a payload: its file's, up to the last dot.
 fn payload_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -279,7 +290,7 @@ impl<'v> Report<'v> {
             loader,
             safe,
             facts: verdict.facts,
-            not_done: if verdict.read { NOT_DONE.to_vec() } else { vec![NOT_READ] },
+            not_done: not_done(verdict),
             rules: verdict.findings.0.iter().filter_map(Broken::of).collect(),
             problems,
         }

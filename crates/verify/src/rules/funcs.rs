@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use xsplice_report::{Code, Place};
+use xsplice_report::{Code, Diagnostic, Kind, Place};
 
 use super::special::stray;
 use crate::findings::{Errno, Findings, Side, Step};
@@ -326,18 +326,33 @@ fn new(context: &Context<'_>, func: &Func, findings: &mut Findings) {
         return;
     }
     let payload = context.payload;
-    let ok = match func.new {
+    let inside = |size: u32| match func.new {
         Target::Section { section, offset } => {
             let section = &payload.sections[section];
-            let end = u64::try_from(offset).ok().and_then(|o| o.checked_add(u64::from(func.new_size)));
+            let end = u64::try_from(offset).ok().and_then(|o| o.checked_add(u64::from(size)));
             section.is_code()
                 && section.name != ".altinstr_replacement"
-                && func.new_size > 0
+                && size > 0
                 && end.is_some_and(|end| end <= section.size)
         }
         _ => false,
     };
-    if !ok {
+    if inside(func.new_size) {
+        return;
+    }
+    // No loader looks at the size of a replacement: a wrong one is odd, and where somebody else's payload is judged no
+    // more than that.
+    if inside(1) && context.input.traits.is_some() {
+        let place = Place::none().section(SECTION).offset(func.offset).symbol(func.name.clone());
+        let diagnostic = problem(
+            codes::FUNC_NEW,
+            format!("the replacement has not the {} bytes that its entry says", func.new_size),
+            place,
+            "Xen takes the size for nothing, but whoever made the payload was mistaken about it.",
+            "Give the entry the true size.",
+        );
+        findings.note(Diagnostic { kind: Kind::Warning, ..diagnostic });
+    } else {
         say(
             findings,
             Side::Host,

@@ -139,17 +139,27 @@ fn symbol(context: &Context<'_>, relocation: &Relocation, say: &mut Say<'_>) {
         );
         return;
     };
-    let loaded = payload.sections.get(symbol.section).is_none_or(Section::is_loaded);
-    if !symbol.is_undefined() && symbol.section != SHN_ABS && !loaded {
-        let knows = context.traits.refuses_unloaded;
+    let section = payload.sections.get(symbol.section).filter(|_| !symbol.is_undefined());
+    let unloaded = section.is_some_and(|section| !section.is_loaded());
+    let empty = context.traits.skips_empty && section.is_some_and(|section| section.size == 0);
+    if symbol.section != SHN_ABS && (unloaded || empty) {
+        // Before 4.14 the value in the file is taken for an address, which no displacement reaches.
+        let side = if context.traits.refuses_unloaded {
+            refused(Errno::Einval)
+        } else if matches!(relocation.kind, R_X86_64_PC32 | R_X86_64_PLT32) {
+            refused(Errno::Eoverflow)
+        } else {
+            Side::Host
+        };
         say(
-            if knows { refused(Errno::Einval) } else { Side::Host },
+            side,
             codes::RELOCATION_SYMBOL,
             format!(
-                "a relocation refers to section {}, which is not loaded",
-                payload.section_name(symbol.section)
+                "a relocation refers to section {}, which is {}",
+                payload.section_name(symbol.section),
+                if unloaded { "not loaded" } else { "empty" }
             ),
-            "Only sections with the flag A (allocate) are in memory.",
+            "Only sections with the flag A (allocate) are in memory, up to Xen 4.13 only those that are not empty.",
             "Keep what loaded code refers to in a loaded section.",
         );
     }
