@@ -448,6 +448,12 @@ fn expectations_are_compared_at_apply() {
         expect(e, &[0x48, 0x89, 0xf8, 0x48, 0x01, 0xf0, 0xc3], 0);
     });
     assert_eq!(loader(&longer), format!("apply {} expectation", Erange.name()));
+    // It counts before it compares.
+    let both = damaged("4.17.5", |e| {
+        retarget(e, "plain_fn", 6);
+        expect(e, &[0xde; 7], 0);
+    });
+    assert_eq!(loader(&both), format!("apply {} expectation", Erange.name()));
     // Boot may seal it, or leave it: nobody knows.
     kills("4.17.5", codes::EXPECTATION, |e| {
         retarget(e, "sealable_fn", 32);

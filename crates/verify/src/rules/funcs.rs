@@ -71,9 +71,12 @@ pub(crate) fn check(context: &Context<'_>, findings: &mut Findings) {
         if let Some(old) = &old {
             distance(context, func, old, findings);
             old_function(func, old, findings);
+        }
+        // In the loader's own order: the form first, then the bytes.
+        expectation_form(func, findings);
+        if let Some(old) = &old {
             expectation_bytes(context, func, old, findings);
         }
-        expectation_form(func, findings);
         let key = match &old {
             Some(old) => (Some(old.address), String::new()),
             None => (None, func.name.clone()),
