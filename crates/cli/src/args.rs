@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use xsplice_verify::XenVersion;
 
 /// Turn a source patch for the Xen hypervisor into a live patch.
 ///
@@ -30,6 +31,10 @@ pub(crate) enum Command {
     Diff(Diff),
     /// Show what a payload holds
     Inspect(Inspect),
+    /// Say whether a hypervisor's loader accepts a payload, and whether the host survives it
+    Verify(Verify),
+    /// Say what a diagnostic code means, with an example and the way out
+    Explain(Explain),
     /// Boot a Xen in QEMU and load, revert and unload payloads there
     Boot(Boot),
 }
@@ -106,6 +111,45 @@ pub(crate) struct Diff {
 pub(crate) struct Inspect {
     /// The payload
     pub(crate) payload: PathBuf,
+}
+
+/// Say whether a hypervisor's loader accepts a payload, and whether the host survives it.
+///
+/// Two answers: `loader: accept`, or `loader: reject` with the error that Xen answers and why; and `safe: yes`, or
+/// `safe: no` with the codes of what the loader takes and the host pays for.
+///
+/// Exit codes: 0 accepted and safe; 1 something cannot be read; 2 otherwise.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Verify {
+    /// The payload
+    pub(crate) payload: PathBuf,
+    /// The running hypervisor's symbol file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) xen_syms: PathBuf,
+    /// A payload that is applied already; several are given lowest first
+    #[arg(long, value_name = "PAYLOAD")]
+    pub(crate) on: Vec<PathBuf>,
+    /// Version of the hypervisor, 4.13 to 4.22, such as 4.17 or 4.17.5; by default read from the symbol file
+    #[arg(long, value_name = "V", value_parser = known_version)]
+    pub(crate) xen_version: Option<XenVersion>,
+}
+
+fn known_version(text: &str) -> Result<XenVersion, String> {
+    let version: XenVersion = text.parse()?;
+    if version.is_known() { Ok(version) } else { Err(format!("known are 4.13 to 4.22, not {version}")) }
+}
+
+/// Say what a diagnostic code means, with an example and the way out.
+///
+/// Codes are what messages have in brackets, such as [no-room].
+#[derive(Debug, clap::Args)]
+pub(crate) struct Explain {
+    /// The codes
+    #[arg(value_name = "CODE", required_unless_present = "list")]
+    pub(crate) codes: Vec<String>,
+    /// List all codes, each with its kind and one line
+    #[arg(long, conflicts_with = "codes")]
+    pub(crate) list: bool,
 }
 
 #[derive(Debug, clap::Args)]

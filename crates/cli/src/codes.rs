@@ -17,5 +17,4 @@ pub(crate) const OUTPUT_UNWRITABLE: Code =
     Code::failure("output-unwritable", "The output folder cannot be written to.");
 
 /// All of them.
-#[cfg(test)]
 pub(crate) const ALL: &[Code] = &[USAGE, INPUT_UNREADABLE, BAD_ID, ID_NEEDED, OUTPUT_UNWRITABLE];

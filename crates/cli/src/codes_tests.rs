@@ -5,18 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use xsplice_report::{Code, Kind};
-
-/// Each crate's folder under `crates`, and its codes.
-const CRATES: &[(&str, &[Code])] = &[
-    ("boot", xsplice_boot::codes::ALL),
-    ("build", xsplice_build::codes::ALL),
-    ("cli", crate::codes::ALL),
-    ("diff", xsplice_diff::codes::ALL),
-    ("dwarf", xsplice_dwarf::codes::ALL),
-    ("objects", xsplice_objects::codes::ALL),
-    ("verify", xsplice_verify::codes::ALL),
-];
+use crate::explanations::CRATES;
 
 /// Codes that no test provokes, each with the reason.
 const UNTESTED: &[(&str, &str)] = &[];
@@ -96,14 +85,10 @@ fn holds_word(text: &str, word: &str) -> bool {
 #[test]
 fn the_codes_are_the_released_ones() {
     let mut list = String::new();
-    for (krate, codes) in CRATES {
+    for (krate, codes, _) in CRATES {
         let _ = writeln!(list, "# {krate}");
         for code in *codes {
-            let kind = match code.kind {
-                Kind::Failure => "failure",
-                Kind::Refusal => "refusal",
-                Kind::Warning => "warning",
-            };
+            let kind = crate::render::kind(code.kind);
             let _ = writeln!(list, "{} ({kind}): {}", code.name, code.summary);
         }
     }
@@ -123,7 +108,7 @@ fn the_codes_are_the_released_ones() {
 #[test]
 fn the_names_of_codes_are_unique_and_well_formed() {
     let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
-    for (krate, codes) in CRATES {
+    for (krate, codes, _) in CRATES {
         for code in *codes {
             let name = code.name;
             if let Some(other) = seen.insert(name, krate) {
@@ -149,8 +134,8 @@ fn no_code_is_missing_in_the_list_of_its_crate() {
         let krate = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let listed: BTreeSet<&str> = CRATES
             .iter()
-            .filter(|(name, _)| *name == krate)
-            .flat_map(|(_, codes)| codes.iter().map(|code| code.name))
+            .filter(|(name, ..)| *name == krate)
+            .flat_map(|(_, codes, _)| codes.iter().map(|code| code.name))
             .collect();
         let made = constants(&sources(&krate).0);
         let made: BTreeSet<&str> = made.keys().map(String::as_str).collect();
@@ -167,7 +152,7 @@ fn every_code_is_provoked_by_a_test() {
         }
     }
     let mut untested = Vec::new();
-    for (krate, codes) in CRATES {
+    for (krate, codes, _) in CRATES {
         let (product, tests) = sources(krate);
         let constants = constants(&product);
         for code in *codes {

@@ -5,6 +5,7 @@ mod codes;
 #[cfg(test)]
 mod codes_tests;
 mod commands;
+mod explanations;
 mod inputs;
 mod output;
 mod pause;
@@ -40,6 +41,8 @@ fn main() -> ExitCode {
         args::Command::Build(build) => commands::build::run(&build, args.quiet, args.json),
         args::Command::Diff(diff) => commands::diff::run(&diff, args.quiet, args.json),
         args::Command::Inspect(inspect) => commands::inspect::run(&inspect, args.json),
+        args::Command::Verify(verify) => commands::verify::run(&verify, args.quiet, args.json),
+        args::Command::Explain(explain) => commands::explain::run(&explain, args.json),
         args::Command::Boot(boot) => commands::boot::run(&boot, args.quiet, args.json),
     };
     ExitCode::from(outcome.exit_code())

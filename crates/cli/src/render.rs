@@ -50,6 +50,32 @@ pub(crate) fn problems(problems: &Problems) {
     }
 }
 
+/// A kind of code in a word.
+pub(crate) fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Failure => "failure",
+        Kind::Refusal => "refusal",
+        Kind::Warning => "warning",
+    }
+}
+
+/// How many codes the hint names.
+const HINTED: usize = 3;
+
+/// Where a refusal is explained, once for all of a run.
+pub(crate) fn hint(problems: &Problems) {
+    let mut codes: Vec<&str> = Vec::new();
+    for problem in problems.0.iter().filter(|problem| problem.kind == Kind::Refusal) {
+        if !codes.contains(&problem.code.name) {
+            codes.push(problem.code.name);
+        }
+    }
+    if !codes.is_empty() {
+        codes.truncate(HINTED);
+        line(&format!("more on that: xsplice explain {}", codes.join(" ")));
+    }
+}
+
 /// One problem as a terminal shows it.
 pub(crate) fn text(problem: &Diagnostic) -> String {
     let kind = match problem.kind {

@@ -149,6 +149,7 @@ fn verify(
         depends: Some(wanted.ids.depends.clone()),
         funcs_version: Some(wanted.funcs.version),
         funcs_size: Some(wanted.funcs.size),
+        ..VerifyInput::default()
     });
     if !verdict.is_accepted() {
         return Err(verdict.problems);

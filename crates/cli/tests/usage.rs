@@ -146,3 +146,64 @@ fn version_and_help_are_no_failures() {
         assert!(ran.stdout.contains("xsplice") || ran.stdout.contains("live patch"), "{}", ran.stdout);
     }
 }
+
+#[test]
+fn a_code_is_explained() {
+    let dir = folder();
+    let ran = xsplice(dir.path(), &["explain", "no-room"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    let text = "\
+no-room (refusal): The shipped function is too short to hold the jump.
+cause: The jump to the new code takes 5 bytes, and 4 more where the function starts with ENDBR64.
+  The shipped function is shorter: the jump would overwrite what follows it.
+example: `int get_zero(void) { return 0; }` can compile to 3 bytes.
+way out: change its callers in the patch, so that they call a new function instead.
+";
+    assert_eq!(ran.stdout, text);
+    // As a message has it, and two of them with a line between.
+    let both = xsplice(dir.path(), &["explain", "[no-room]", "no-room"]).stdout;
+    assert_eq!(both, format!("{text}\n{text}"));
+    let ran = xsplice(dir.path(), &["explain", "no-room", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    assert_eq!(json[0]["code"], "no-room");
+    assert_eq!(json[0]["kind"], "refusal");
+    assert_eq!(
+        json[0]["way_out"],
+        "change its callers in the patch, so that they call a new function instead."
+    );
+}
+
+#[test]
+fn all_codes_are_listed_with_their_kinds() {
+    let dir = folder();
+    let released = include_str!("codes.txt").lines().filter(|line| !line.starts_with('#'));
+    let released: Vec<(&str, &str)> = released
+        .map(|line| line.split_once(": ").expect("a summary"))
+        .map(|(name, summary)| (name.split_once(" (").expect("a kind").0, summary))
+        .collect();
+    let ran = xsplice(dir.path(), &["explain", "--list"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let listed: Vec<(&str, &str)> = ran
+        .stdout
+        .lines()
+        .map(|line| line.split_once(' ').expect("a code"))
+        .map(|(name, rest)| (name, rest.trim_start().split_once(' ').expect("a kind").1.trim_start()))
+        .collect();
+    assert_eq!(listed, released);
+    assert!(ran.stdout.lines().any(|line| line.starts_with("lines-moved ") && line.contains(" warning  ")));
+    let json: serde_json::Value =
+        serde_json::from_str(&xsplice(dir.path(), &["explain", "--list", "--json"]).stdout).expect("JSON");
+    assert_eq!(json.as_array().expect("a list").len(), released.len());
+}
+
+#[test]
+fn an_unknown_code_leads_to_the_nearest_ones() {
+    let dir = folder();
+    let ran = xsplice(dir.path(), &["explain", "layout-chnaged"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
+    assert!(ran.stderr.starts_with("error: no code is called \"layout-chnaged\" [usage]"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("do: Near are layout-changed"), "{}", ran.stderr);
+    let ran = xsplice(dir.path(), &["explain", "qqqqqqqqqqqq"]);
+    assert!(ran.code == 1 && ran.stderr.contains("do: `xsplice explain --list` lists all codes."));
+    assert_eq!(xsplice(dir.path(), &["explain"]).code, 1);
+}

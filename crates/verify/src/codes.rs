@@ -15,6 +15,8 @@ codes! {
     NOT_XEN_SYMS = failure("not-xen-syms", "The file is not the symbol file of a hypervisor.");
     BELOW_UNREADABLE = failure("below-unreadable", "A payload to stack on cannot be read.");
 
+    XEN_VERSION_ASSUMED = warning("xen-version-assumed", "Whether the rules are those of the hypervisor's own loader is not certain.");
+
     NAME_LENGTH = refusal("payload-name", "Xen takes no payload of that name.");
     FILE_SIZE = refusal("payload-size", "Xen takes payloads of 1 byte to 2 MiB.");
 

@@ -1,5 +1,7 @@
 //! Where the sections and symbols of a payload end up, by the loader's own arithmetic.
 
+use std::ops::Range;
+
 use crate::payload::{Payload, SHN_ABS, Target};
 
 /// Bytes of a page.
@@ -20,6 +22,8 @@ pub(crate) struct Placed {
     symbols: Vec<Option<u64>>,
     /// Bytes from the base to the end.
     pub(crate) size: u64,
+    /// Where its code is.
+    pub(crate) text: Range<u64>,
 }
 
 impl Placed {
@@ -57,7 +61,8 @@ impl Placed {
             section => sections.get(section).copied().flatten().map(|at| at.wrapping_add(symbol.value)),
         };
         let symbols = payload.symbols.iter().enumerate().map(address).collect();
-        Placed { sections, symbols, size: page_align(ro.saturating_add(regions[2])) }
+        let text = base..base.saturating_add(regions[0]);
+        Placed { sections, symbols, size: page_align(ro.saturating_add(regions[2])), text }
     }
 
     /// The address of a section.

@@ -8,19 +8,23 @@
 
 pub mod codes;
 mod elf;
+mod findings;
 mod inspect;
 mod layout;
 pub mod payload;
 mod rules;
 mod text;
+mod traits;
 mod verify;
 mod xen;
 
+pub use findings::{Action, Errno, Finding, Findings, Side, Step};
 pub use inspect::{
     BugFrameCounts, FunctionInfo, HookInfo, Inspection, MetadataInfo, SCHEMA, SectionInfo, SpecialCounts,
     inspect,
 };
 pub use payload::Payload;
 pub use text::render_text;
-pub use verify::{Facts, Verdict, VerifyInput, exported_names, verify};
+pub use traits::{AlternativeChecks, EndbrRoom, KNOWN_MINORS, LoaderTraits, XenVersion};
+pub use verify::{Facts, Loader, Safe, Verdict, VerifyInput, exported_names, verify};
 pub use xen::{XenSymbol, XenSymbols};

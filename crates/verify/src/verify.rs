@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde::Serialize;
-use xsplice_report::{Code, Diagnostic, Place, Problems};
+use xsplice_report::{Code, Diagnostic, Outcome, Place, Problems};
 
+use crate::findings::{Action, Errno, Findings};
 use crate::layout::{Placed, page_align};
 use crate::payload::{Content, Payload, SHN_ABS, Section};
+use crate::traits::LoaderTraits;
 use crate::xen::XenSymbols;
 use crate::{codes, rules};
 
@@ -23,6 +25,11 @@ pub struct VerifyInput<'a> {
     pub xen_syms: Option<&'a [u8]>,
     /// The payloads that are applied already, lowest first.
     pub below: &'a [&'a [u8]],
+    /// Their names, as far as they are known.
+    pub below_names: &'a [&'a str],
+    /// What the hypervisor's loader does. Without it, whatever any loader of the payload's version refuses or faults on
+    /// counts.
+    pub traits: Option<LoaderTraits>,
     /// The running hypervisor's build-id, if not that of `xen_syms`; xen.efi has one of its own.
     pub xen_build_id: Option<Vec<u8>>,
     /// The id that the payload must depend on, if not that of the last payload below, else Xen's.
@@ -34,18 +41,76 @@ pub struct VerifyInput<'a> {
 }
 
 /// What came of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Everything that was found, in a fixed order.
     pub problems: Problems,
+    /// The same, each with whose rule it is, in the order in which it was found.
+    pub findings: Findings,
+    /// Whether the payload could be taken apart: else only its file header was looked at.
+    pub read: bool,
     /// What was looked at.
     pub facts: Facts,
 }
 
+/// What Xen's loader says to a payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loader<'v> {
+    /// It uploads and applies it.
+    Accept,
+    /// It says no.
+    Reject {
+        /// To what.
+        action: Action,
+        /// With which error.
+        errno: Errno,
+        /// Why.
+        because: &'v Diagnostic,
+    },
+    /// Nobody can say: something that was to be read could not be.
+    Unknown,
+}
+
+/// Whether a host survives a payload once its loader has taken it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Safe {
+    /// Nothing was found that speaks against it.
+    Yes,
+    /// These codes do.
+    No(Vec<Code>),
+    /// The payload was not read that far.
+    Unknown,
+}
+
 impl Verdict {
+    fn of(findings: Findings, read: bool, facts: Facts) -> Verdict {
+        Verdict { problems: findings.problems(), findings, read, facts }
+    }
+
     /// Whether nothing stands against loading the payload.
     pub fn is_accepted(&self) -> bool {
         self.problems.is_harmless()
+    }
+
+    /// What the loader says.
+    pub fn loader(&self) -> Loader<'_> {
+        match self.findings.first_of_loader() {
+            Some((step, errno, because)) => Loader::Reject { action: step.action(), errno, because },
+            None if self.read && self.problems.outcome() != Outcome::Failed => Loader::Accept,
+            None => Loader::Unknown,
+        }
+    }
+
+    /// Whether the host survives it, as far as rules go.
+    pub fn safe(&self) -> Safe {
+        let codes = self.findings.of_host();
+        if !codes.is_empty() {
+            Safe::No(codes)
+        } else if self.read && self.problems.outcome() != Outcome::Failed {
+            Safe::Yes
+        } else {
+            Safe::Unknown
+        }
     }
 }
 
@@ -68,25 +133,22 @@ pub struct Facts {
 
 /// Verifies a payload. Collects every problem; a file that cannot be taken apart ends it early.
 pub fn verify(input: &VerifyInput<'_>) -> Verdict {
-    let mut verdict = Verdict::default();
-    rules::header::check_upload(input, &mut verdict.problems);
-    rules::header::check(input.payload, &mut verdict.problems);
+    let mut findings = Findings::default();
+    rules::header::check_upload(input, &mut findings);
+    rules::header::check(input.payload, &mut findings);
     let payload = match Payload::parse(input.payload) {
         Ok(payload) => payload,
         Err(unreadable) => {
             // The header's rules have said it better, where they have said anything.
-            if verdict.problems.is_harmless() {
-                verdict.problems.extend(unreadable);
+            if findings.is_harmless() {
+                findings.notes(unreadable);
             }
-            verdict.problems.normalise();
-            return verdict;
+            return Verdict::of(findings, false, Facts::default());
         }
     };
-    let context = Context::new(input, &payload, &mut verdict.problems);
-    rules::check(&context, &mut verdict.problems);
-    verdict.facts = context.facts();
-    verdict.problems.normalise();
-    verdict
+    let context = Context::new(input, &payload, &mut findings);
+    rules::check(&context, &mut findings);
+    Verdict::of(findings, true, context.facts())
 }
 
 /// Where an undefined symbol, or a function's name, is found.
@@ -140,21 +202,23 @@ pub(crate) struct Context<'a> {
     pub(crate) high: Placed,
     /// The part of the area for payloads that is left for this one.
     pub(crate) area: Range<u64>,
+    /// What the loader does.
+    pub(crate) traits: LoaderTraits,
 }
 
 /// The area for payloads of an image of 8 MiB, where no symbol file gives the true one.
 const USUAL_AREA: Range<u64> = 0xffff_82d0_4080_0000..0xffff_82d0_8000_0000;
 
 impl<'a> Context<'a> {
-    fn new(input: &'a VerifyInput<'a>, payload: &'a Payload<'a>, problems: &mut Problems) -> Context<'a> {
+    fn new(input: &'a VerifyInput<'a>, payload: &'a Payload<'a>, findings: &mut Findings) -> Context<'a> {
         let xen = match input.xen_syms.map(XenSymbols::parse) {
             Some(Ok(xen)) => Some(xen),
             Some(Err(unusable)) => {
-                problems.extend(unusable);
+                findings.notes(unusable);
                 None
             }
             None => {
-                problems.push(
+                findings.note(
                     Diagnostic::new(codes::NOT_CHECKED_AGAINST_XEN, "no symbol file to check against")
                         .why("Whether Xen has the names that the payload looks up, and functions of the sizes that it replaces, is not known.")
                         .advice("Give the xen-syms of the running hypervisor."),
@@ -171,12 +235,14 @@ impl<'a> Context<'a> {
                     area.start = page_align(area.start.saturating_add(one.placed.size).saturating_add(1));
                     below.push(one);
                 }
-                Err(unreadable) => problems.extend(unreadable.into_iter().map(|diagnostic| Diagnostic {
-                    what: format!("payload {} of those to stack on: {}", number + 1, diagnostic.what),
-                    code: codes::BELOW_UNREADABLE,
-                    kind: codes::BELOW_UNREADABLE.kind,
-                    ..diagnostic
-                })),
+                Err(unreadable) => unreadable.into_iter().for_each(|diagnostic| {
+                    findings.note(Diagnostic {
+                        what: format!("payload {} of those to stack on: {}", number + 1, diagnostic.what),
+                        code: codes::BELOW_UNREADABLE,
+                        kind: codes::BELOW_UNREADABLE.kind,
+                        ..diagnostic
+                    });
+                }),
             }
         }
         let found: Vec<Option<Found>> = payload
@@ -188,8 +254,10 @@ impl<'a> Context<'a> {
         let address = |i: usize| found.get(i).copied().flatten().and_then(Found::address);
         let low = Placed::new(payload, area.start, address);
         let high = Placed::new(payload, area.end.saturating_sub(low.size), address);
-        let content = Content::read(payload, input.funcs_size);
-        Context { input, payload, content, xen, below, found, low, high, area }
+        let funcs_size = input.funcs_size.or(input.traits.map(|traits| traits.funcs_size));
+        let content = Content::read(payload, funcs_size);
+        let traits = input.traits.unwrap_or_else(|| LoaderTraits::strictest(is_modern(input, &content)));
+        Context { input, payload, content, xen, below, found, low, high, area, traits }
     }
 
     /// The running hypervisor's build-id.
@@ -200,15 +268,6 @@ impl<'a> Context<'a> {
     /// Where a name is found, as the loader would look it up.
     pub(crate) fn find(&self, name: &str) -> Found {
         find(self.xen.as_ref(), &self.below, name)
-    }
-
-    /// Whether the hypervisor is one of 4.14 or later, as far as is known: given, or by the entries.
-    pub(crate) fn is_modern(&self) -> bool {
-        match (self.input.funcs_version, self.content.funcs_size) {
-            (Some(version), _) => version >= 2,
-            (None, Some(size)) => size >= 104,
-            (None, None) => true,
-        }
     }
 
     fn facts(&self) -> Facts {
@@ -229,6 +288,15 @@ impl<'a> Context<'a> {
             functions: self.content.funcs.len(),
             memory: self.low.size,
         }
+    }
+}
+
+/// Whether the hypervisor is one of 4.14 or later, as far as is known: given, or by the entries.
+fn is_modern(input: &VerifyInput<'_>, content: &Content) -> bool {
+    match (input.funcs_version, content.funcs_size) {
+        (Some(version), _) => version >= 2,
+        (None, Some(size)) => size >= 104,
+        (None, None) => true,
     }
 }
 

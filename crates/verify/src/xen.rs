@@ -15,6 +15,7 @@ use goblin::elf::sym;
 
 use xsplice_report::{Diagnostic, Problems};
 
+use crate::traits::{XenVersion, leading_number};
 use crate::{codes, elf};
 
 /// Bytes of the area that holds the image and all payloads: XEN_VIRT_START to XEN_VIRT_END
@@ -188,6 +189,47 @@ impl<'a> XenSymbols<'a> {
         };
         let section = self.sections.iter().find(holds)?;
         elf::slice(self.bytes, section.sh_offset.checked_add(address - section.sh_addr)?, size)
+    }
+
+    /// Its version, as far as the code of `xen_major_version` and its kin (xen/common/version.c) shows it: functions
+    /// that return a number, and one that returns the text behind both, such as `.5`.
+    pub fn version(&self) -> Option<XenVersion> {
+        let major = self.returned_number("xen_major_version")?;
+        let minor = self.returned_number("xen_minor_version")?;
+        let extra = self.returned_text("xen_extra_version");
+        let patch = extra.and_then(|text| leading_number(text.strip_prefix('.')?));
+        Some(XenVersion { major, minor, patch })
+    }
+
+    /// The first bytes of a function, without ENDBR64 and without a frame pointer being set up.
+    fn start_of(&self, name: &str) -> Option<(u64, &'a [u8])> {
+        const FRAME: [u8; 4] = [0x55, 0x48, 0x89, 0xe5];
+        let mut at = self.bound(name)?;
+        for prologue in [ENDBR, FRAME] {
+            if self.bytes_at(at, prologue.len() as u64) == Some(&prologue) {
+                at = at.checked_add(prologue.len() as u64)?;
+            }
+        }
+        Some((at, self.bytes_at(at, 8)?))
+    }
+
+    /// What a function returns that begins with `mov $NUMBER,%eax`.
+    fn returned_number(&self, name: &str) -> Option<u32> {
+        let (_, code) = self.start_of(name)?;
+        (code[0] == 0xb8).then(|| elf::u32_at(code, 1)).flatten()
+    }
+
+    /// What a function returns that begins with `lea TEXT(%rip),%rax`.
+    fn returned_text(&self, name: &str) -> Option<&'a str> {
+        const LONGEST: u64 = 64;
+        let (at, code) = self.start_of(name)?;
+        if code[..3] != [0x48, 0x8d, 0x05] {
+            return None;
+        }
+        let address = at.wrapping_add(7).wrapping_add_signed(i64::from(elf::u32_at(code, 3)? as i32));
+        // Near the end of a section less than that is there.
+        let bytes = (1..=LONGEST).rev().find_map(|size| self.bytes_at(address, size))?;
+        elf::string(bytes, 0)
     }
 
     /// Whether it was built for CET-IBT: only then any of its functions starts with ENDBR64.

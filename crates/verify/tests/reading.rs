@@ -5,7 +5,7 @@ mod common;
 use common::elf::*;
 use common::sample;
 use xsplice_report::Outcome;
-use xsplice_verify::{VerifyInput, XenSymbols, codes, inspect, render_text, verify};
+use xsplice_verify::{VerifyInput, XenSymbols, XenVersion, codes, inspect, render_text, verify};
 
 #[test]
 fn an_inspection_shows_everything() {
@@ -260,4 +260,39 @@ fn sections_that_share_bytes_cost_no_more_than_they_have() {
         (section.offset, section.size, section.entsize) = (Some(offset), Some(24 * 10_000), 24);
     }
     assert!(common::names(&common::judge(&shared.write())).contains(&"not-a-payload"));
+}
+
+/// The sample hypervisor with functions of these bytes that say its version, and a text behind them.
+fn versioned(major: &[u8], minor: &[u8], extra: &str) -> Option<XenVersion> {
+    let mut xen = sample::xen();
+    let mut code = vec![0xcc; 0x80];
+    code[..major.len()].copy_from_slice(major);
+    code[0x20..0x20 + minor.len()].copy_from_slice(minor);
+    // endbr64; lea 0x15(%rip),%rax; ret: the text is at 0x60.
+    code[0x40..0x4c].copy_from_slice(&[0xf3, 0x0f, 0x1e, 0xfa, 0x48, 0x8d, 0x05, 0x15, 0, 0, 0, 0xc3]);
+    code[0x60..0x60 + extra.len()].copy_from_slice(extra.as_bytes());
+    code[0x60 + extra.len()] = 0;
+    let at = sample::TEXT + 0x2000;
+    let index = xen.add(".text.version", PROGBITS, A | X, 16, &code);
+    xen.sec(".text.version").addr = at;
+    for (name, offset) in [("xen_major_version", 0), ("xen_minor_version", 0x20), ("xen_extra_version", 0x40)]
+    {
+        xen.symbol(name, index, at + offset, 16, FUNC, GLOBAL);
+    }
+    XenSymbols::parse(&xen.write()).unwrap().version()
+}
+
+#[test]
+fn the_version_is_read_from_what_the_hypervisor_returns() {
+    // mov $4,%eax; ret. The other one sets up a frame behind its ENDBR64.
+    let four = [0xb8, 4, 0, 0, 0, 0xc3];
+    let seventeen = [0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0x48, 0x89, 0xe5, 0xb8, 17, 0, 0, 0, 0x5d, 0xc3];
+    let read = |extra| versioned(&four, &seventeen, extra).map(|version| version.to_string());
+    assert_eq!(read(".5+72-g1").as_deref(), Some("4.17.5"));
+    assert_eq!(read(".0").as_deref(), Some("4.17.0"));
+    // An unreleased branch, and a vendor's word.
+    assert_eq!(read("-unstable").as_deref(), Some("4.17"));
+    assert_eq!(read(".vendor").as_deref(), Some("4.17"));
+    assert_eq!(versioned(&[0x31, 0xc0, 0xc3], &seventeen, ".5"), None);
+    assert_eq!(XenSymbols::parse(&sample::xen().write()).unwrap().version(), None);
 }

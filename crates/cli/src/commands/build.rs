@@ -141,6 +141,9 @@ fn show(report: &Report, output: &Output, quiet: bool, json: bool, explain: bool
             render::line(&line);
         }
     }
+    if !quiet {
+        render::hint(&report.findings.problems);
+    }
     if report.outcome == Outcome::Done && !json {
         render::data(&output.payload().to_string_lossy());
     }

@@ -274,6 +274,7 @@ fn show(report: &DiffReport, args: &Diff, quiet: bool, json: bool) {
     if report.outcome == Outcome::Done && args.xen_syms.is_none() {
         render::line("not checked against a hypervisor: give its symbol file with --xen-syms");
     }
+    render::hint(&report.findings.problems);
     if let (Some(file), Some(_)) = (&args.output, &report.payload) {
         render::data(&file.to_string_lossy());
     }

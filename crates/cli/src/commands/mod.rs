@@ -3,4 +3,6 @@
 pub(crate) mod boot;
 pub(crate) mod build;
 pub(crate) mod diff;
+pub(crate) mod explain;
 pub(crate) mod inspect;
+pub(crate) mod verify;

@@ -5,6 +5,7 @@
 //! `XSPLICE_E2E=1`; `./test` does that. All share one kept build of the original. What is missing on this
 //! machine is reported as ignored with the reason; with `CI=true` it is a failure.
 
+mod answers;
 mod boots;
 mod killed;
 mod refusals;
@@ -21,6 +22,7 @@ const TESTS: &[(&str, Test)] = &[
     ("stack::the_upper_payload_uses_the_lower_one", boots::stack),
     ("hooks::a_preapply_hook_says_no", boots::veto),
     ("stack::without_the_lower_one_it_is_refused", boots::stack_without_lower),
+    ("verify::the_loader_answers_as_it_is_said_to", answers::loader),
     ("refusals::a_patch_that_does_not_apply", refusals::does_not_apply),
     ("refusals::a_configuration_without_live_patching", refusals::livepatch_off),
     ("refusals::the_symbols_of_another_xen", refusals::another_xens_symbols),

@@ -56,6 +56,8 @@ pub struct Section<'a> {
     pub name: &'a str,
     /// Whether the name is inside the string table, terminated, of a sane length and UTF-8.
     pub name_ok: bool,
+    /// Whether it begins inside the string table, which is all that Xen looks at.
+    pub name_inside: bool,
     /// ELF's sh_type.
     pub kind: u32,
     /// ELF's sh_flags.
@@ -134,6 +136,8 @@ pub struct Symbol<'a> {
     pub name: &'a str,
     /// Whether the name is inside the string table, terminated, of a sane length and UTF-8.
     pub name_ok: bool,
+    /// Whether it begins inside the string table, which is all that Xen looks at.
+    pub name_inside: bool,
     /// ELF's st_value: an offset in its section, in bytes.
     pub value: u64,
     /// Size in bytes.

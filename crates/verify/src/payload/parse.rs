@@ -113,6 +113,7 @@ fn read_sections<'a>(bytes: &'a [u8], header: &Header) -> Result<Vec<Section<'a>
             index: index as usize,
             name: name.unwrap_or_default(),
             name_ok: name.is_some(),
+            name_inside: raw.sh_name < names.len(),
             kind: raw.sh_type,
             flags: raw.sh_flags,
             addr: raw.sh_addr,
@@ -144,6 +145,7 @@ fn read_symbols<'a>(sections: &[Section<'a>], index: usize) -> Vec<Symbol<'a>> {
             Symbol {
                 name: name.unwrap_or_default(),
                 name_ok: name.is_some(),
+                name_inside: raw.st_name < strings.len(),
                 value: raw.st_value,
                 size: raw.st_size,
                 kind: raw.st_type(),

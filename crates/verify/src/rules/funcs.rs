@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use xsplice_report::{Code, Place, Problems};
+use xsplice_report::{Code, Diagnostic, Kind, Place};
 
 use super::special::stray;
+use crate::findings::{Errno, Findings, Side, Step};
 use crate::payload::{FUNC_CHECKED_SIZES, Func, Target};
+use crate::traits::EndbrRoom;
 use crate::verify::{Context, Found, in_section, problem};
+use crate::xen::ENDBR as ENDBR64;
 use crate::{codes, elf};
 
 const SECTION: &str = ".livepatch.funcs";
@@ -20,6 +23,7 @@ const MOST_BYTES: u64 = 31;
 const RANGE: i64 = 1 << 31;
 
 /// What is to be replaced.
+#[derive(Clone)]
 struct Old<'a> {
     address: u64,
     /// The shipped size in bytes; 0 if the assembler was not told.
@@ -35,11 +39,11 @@ struct Old<'a> {
 }
 
 /// All rules about functions.
-pub(crate) fn check(context: &Context<'_>, problems: &mut Problems) {
+pub(crate) fn check(context: &Context<'_>, findings: &mut Findings) {
     let Some(section) = context.payload.section(SECTION).filter(|s| s.size > 0) else { return };
-    layout(context, section, problems);
-    if !section.is_writable() {
-        problems.push(problem(
+    layout(context, section, findings);
+    if !section.is_writable() && context.traits.writes_funcs {
+        findings.host(problem(
             codes::FUNCS_READ_ONLY,
             "the list of functions is read-only",
             in_section(section),
@@ -48,19 +52,39 @@ pub(crate) fn check(context: &Context<'_>, problems: &mut Problems) {
         ));
     }
     // The name, the new and the old address; everything else is literal.
-    stray(context, SECTION, context.content.funcs_size.unwrap_or(0), &[0, 8, 16], problems);
+    stray(context, SECTION, context.content.funcs_size.unwrap_or(0), &[0, 8, 16], findings);
     let mut seen: BTreeMap<(Option<u64>, String), u64> = BTreeMap::new();
     for func in &context.content.funcs {
-        entry(context, func, problems);
-        let old = old_of(context, func).ok().flatten();
-        replacement(context, func, old.as_ref(), problems);
+        let found = old_of(context, func);
+        let old = found.as_ref().ok().cloned().flatten();
+        version(context, func, findings);
+        // Up to 4.13 the loader looks at sizes before it looks the function up.
+        if context.traits.resolves_first {
+            unknown(context, func, found.is_err(), findings);
+            sizes(context, func, old.as_ref(), findings);
+        } else {
+            sizes(context, func, old.as_ref(), findings);
+            unknown(context, func, found.is_err(), findings);
+        }
+        entry(func, findings);
+        new(context, func, findings);
+        if let Some(old) = &old {
+            distance(context, func, old, findings);
+            old_function(func, old, findings);
+        }
+        // In the loader's own order: the form first, then the bytes.
+        expectation_form(func, findings);
+        if let Some(old) = &old {
+            expectation_bytes(context, func, old, findings);
+        }
         let key = match &old {
             Some(old) => (Some(old.address), String::new()),
             None => (None, func.name.clone()),
         };
         if let Some(first) = seen.insert(key, func.offset) {
             say(
-                problems,
+                findings,
+                Side::Host,
                 func,
                 codes::FUNC_TWICE,
                 format!("the entries at {first:#x} and {:#x} replace the same function", func.offset),
@@ -71,8 +95,14 @@ pub(crate) fn check(context: &Context<'_>, problems: &mut Problems) {
     }
 }
 
+/// The loader says no to an entry.
+fn refused(errno: Errno) -> Side {
+    Side::Loader(Step::Functions, errno)
+}
+
 fn say(
-    problems: &mut Problems,
+    findings: &mut Findings,
+    side: Side,
     func: &Func,
     code: Code,
     what: impl Into<String>,
@@ -83,34 +113,36 @@ fn say(
     if !func.name.is_empty() {
         place = place.symbol(func.name.clone());
     }
-    problems.push(problem(code, what, place, why, advice));
+    findings.push(side, problem(code, what, place, why, advice));
 }
 
 /// The section holds whole entries of the hypervisor's layout (`prepare_payload`,
 /// xen/common/livepatch.c; the layouts are those of xen/include/public/sysctl.h, 4.13 to 4.22).
-fn layout(context: &Context<'_>, section: &crate::payload::Section<'_>, problems: &mut Problems) {
+fn layout(context: &Context<'_>, section: &crate::payload::Section<'_>, findings: &mut Findings) {
     let size = context.content.funcs_size;
     let fits = size.is_some_and(|size| size > 32 && section.size.is_multiple_of(size));
     if !fits {
         let wanted = size.map_or("64 or 104".to_string(), |size| size.to_string());
-        problems.push(problem(
+        let diagnostic = problem(
             codes::FUNCS_LAYOUT,
             format!("the list of functions has {} bytes, and entries have {wanted}", section.size),
             in_section(section),
             "Xen takes whole entries of its own struct livepatch_func, each with the version that goes with it.",
             "Build the payload from the tree of the running hypervisor.",
-        ));
+        );
+        findings.loader(Step::Functions, Errno::Einval, diagnostic);
     }
 }
 
-/// What an entry says by itself: version, sizes, reserved bytes (`prepare_payload`;
-/// `arch_livepatch_verify_func`, xen/arch/x86/livepatch.c).
-fn entry(context: &Context<'_>, func: &Func, problems: &mut Problems) {
+/// The version is the hypervisor's (`prepare_payload`).
+fn version(context: &Context<'_>, func: &Func, findings: &mut Findings) {
+    let given = context.input.funcs_version.or(context.input.traits.map(|traits| traits.funcs_version));
     let by_size = FUNC_CHECKED_SIZES.iter().find(|(size, _)| Some(*size) == context.content.funcs_size);
-    let version = context.input.funcs_version.or(by_size.map(|(_, version)| *version));
+    let version = given.or(by_size.map(|(_, version)| *version));
     if version.is_some_and(|version| version != func.version) {
         say(
-            problems,
+            findings,
+            refused(Errno::Eopnotsupp),
             func,
             codes::FUNC_VERSION,
             format!("an entry has version {}, not {}", func.version, version.unwrap_or(0)),
@@ -118,26 +150,60 @@ fn entry(context: &Context<'_>, func: &Func, problems: &mut Problems) {
             "Build the payload from the tree of the running hypervisor.",
         );
     }
-    if !func.rest_is_zero {
-        say(
-            problems,
-            func,
-            codes::FUNC_PADDING,
-            "reserved bytes of an entry are not zero",
-            "Some releases keep state there, such as whether the function is applied.",
-            "Leave everything zero that has no meaning in a file.",
-        );
-    }
+}
+
+/// The function has a size, and there is room for what is written to it (`prepare_payload`;
+/// `arch_livepatch_verify_func`, xen/arch/x86/livepatch.c).
+fn sizes(context: &Context<'_>, func: &Func, old: Option<&Old<'_>>, findings: &mut Findings) {
     if func.is_nop() {
-        nops(func, problems);
+        nops(func, findings);
     } else if u64::from(func.old_size) < JUMP {
         say(
-            problems,
+            findings,
+            refused(Errno::Einval),
             func,
             codes::FUNC_TOO_SMALL,
             format!("the function to replace has {} bytes", func.old_size),
             "The jump to the replacement takes 5 bytes.",
             "Change its callers instead, by building with the function inlined into them.",
+        );
+    }
+    if let Some(old) = old {
+        old_space(context, func, old, findings);
+    }
+}
+
+/// What to replace is found: by its address, else by its name (`resolve_old_address`).
+fn unknown(context: &Context<'_>, func: &Func, is_unknown: bool, findings: &mut Findings) {
+    if !is_unknown {
+        return;
+    }
+    // The loader takes one of several, and any address that is given.
+    let missing = func.old == Target::Literal(0)
+        && (func.name.is_empty() || context.find(&func.name) == Found::Missing);
+    say(
+        findings,
+        if missing { refused(Errno::Enoent) } else { Side::Host },
+        func,
+        codes::FUNC_OLD_UNKNOWN,
+        format!("nothing to replace is found for {:?}", func.name),
+        "Xen looks the name up in its own table and in loaded payloads; a name that several symbols share, or \
+         an address in the payload itself, is no answer.",
+        unknown_advice(context, &func.name),
+    );
+}
+
+/// What an entry says by itself: its name and reserved bytes. The host's side.
+fn entry(func: &Func, findings: &mut Findings) {
+    if !func.rest_is_zero {
+        say(
+            findings,
+            Side::Host,
+            func,
+            codes::FUNC_PADDING,
+            "reserved bytes of an entry are not zero",
+            "Some releases keep state there, such as whether the function is applied.",
+            "Leave everything zero that has no meaning in a file.",
         );
     }
     let named = match func.name_target {
@@ -148,7 +214,8 @@ fn entry(context: &Context<'_>, func: &Func, problems: &mut Problems) {
     };
     if !named {
         say(
-            problems,
+            findings,
+            Side::Host,
             func,
             codes::FUNC_NAME,
             "an entry's name cannot be read",
@@ -160,11 +227,19 @@ fn entry(context: &Context<'_>, func: &Func, problems: &mut Problems) {
 
 /// NOPs fit into what Xen keeps for a revert (`arch_livepatch_verify_func`). The host's side: there is at
 /// least one, and the function still returns.
-fn nops(func: &Func, problems: &mut Problems) {
+fn nops(func: &Func, findings: &mut Findings) {
     let (new, old) = (u64::from(func.new_size), u64::from(func.old_size));
     if new == 0 || new > MOST_BYTES || new >= old {
+        let side = if old > 0 && new > MOST_BYTES {
+            refused(Errno::Eopnotsupp)
+        } else if old == 0 || new > old {
+            refused(Errno::Einval)
+        } else {
+            Side::Host
+        };
         say(
-            problems,
+            findings,
+            side,
             func,
             codes::FUNC_NOP,
             format!("an entry asks for {new} bytes of NOPs in a function of {old}"),
@@ -241,28 +316,6 @@ fn old_below<'a>(context: &'a Context<'_>, payload: usize, symbol: usize, addres
     })
 }
 
-/// What depends on the function that is replaced.
-fn replacement(context: &Context<'_>, func: &Func, old: Option<&Old<'_>>, problems: &mut Problems) {
-    new(context, func, problems);
-    if let Some(old) = old {
-        old_function(func, old, problems);
-        old_space(context, func, old, problems);
-        distance(context, func, old, problems);
-        expectation_bytes(context, func, old, problems);
-    } else if old_of(context, func).is_err() {
-        say(
-            problems,
-            func,
-            codes::FUNC_OLD_UNKNOWN,
-            format!("nothing to replace is found for {:?}", func.name),
-            "Xen looks the name up in its own table and in loaded payloads; a name that several symbols share, or \
-             an address in the payload itself, is no answer.",
-            unknown_advice(context, &func.name),
-        );
-    }
-    expectation_form(func, problems);
-}
-
 fn unknown_advice(context: &Context<'_>, name: &str) -> String {
     let names = context.xen.as_ref().map(|xen| xen.table_names_of(name)).unwrap_or_default();
     match names.as_slice() {
@@ -272,25 +325,41 @@ fn unknown_advice(context: &Context<'_>, name: &str) -> String {
 }
 
 /// The replacement is code of the payload, all of it (the loader would jump anywhere).
-fn new(context: &Context<'_>, func: &Func, problems: &mut Problems) {
+fn new(context: &Context<'_>, func: &Func, findings: &mut Findings) {
     if func.is_nop() {
         return;
     }
     let payload = context.payload;
-    let ok = match func.new {
+    let inside = |size: u32| match func.new {
         Target::Section { section, offset } => {
             let section = &payload.sections[section];
-            let end = u64::try_from(offset).ok().and_then(|o| o.checked_add(u64::from(func.new_size)));
+            let end = u64::try_from(offset).ok().and_then(|o| o.checked_add(u64::from(size)));
             section.is_code()
                 && section.name != ".altinstr_replacement"
-                && func.new_size > 0
+                && size > 0
                 && end.is_some_and(|end| end <= section.size)
         }
         _ => false,
     };
-    if !ok {
+    if inside(func.new_size) {
+        return;
+    }
+    // No loader looks at the size of a replacement: a wrong one is odd, and where somebody else's payload is judged no
+    // more than that.
+    if inside(1) && context.input.traits.is_some() {
+        let place = Place::none().section(SECTION).offset(func.offset).symbol(func.name.clone());
+        let diagnostic = problem(
+            codes::FUNC_NEW,
+            format!("the replacement has not the {} bytes that its entry says", func.new_size),
+            place,
+            "Xen takes the size for nothing, but whoever made the payload was mistaken about it.",
+            "Give the entry the true size.",
+        );
+        findings.note(Diagnostic { kind: Kind::Warning, ..diagnostic });
+    } else {
         say(
-            problems,
+            findings,
+            Side::Host,
             func,
             codes::FUNC_NEW,
             format!("the replacement of {} bytes is not inside code of the payload", func.new_size),
@@ -302,10 +371,11 @@ fn new(context: &Context<'_>, func: &Func, problems: &mut Problems) {
 
 /// What is replaced is a function of that name, with its shipped size, and still there. The host's side:
 /// the loader believes whatever the payload says.
-fn old_function(func: &Func, old: &Old<'_>, problems: &mut Problems) {
+fn old_function(func: &Func, old: &Old<'_>, findings: &mut Findings) {
     if old.in_init {
         say(
-            problems,
+            findings,
+            Side::Host,
             func,
             codes::FUNC_OLD_IN_INIT,
             "the function to replace is gone after boot",
@@ -315,7 +385,8 @@ fn old_function(func: &Func, old: &Old<'_>, problems: &mut Problems) {
     }
     if old.names.is_empty() || !old.is_code {
         say(
-            problems,
+            findings,
+            Side::Host,
             func,
             codes::FUNC_OLD_NOT_CODE,
             format!("{:#x} is not the start of a function", old.address),
@@ -326,7 +397,8 @@ fn old_function(func: &Func, old: &Old<'_>, problems: &mut Problems) {
     }
     if !func.name.is_empty() && !old.names.contains(&func.name) {
         say(
-            problems,
+            findings,
+            Side::Host,
             func,
             codes::FUNC_NAME,
             format!("{:#x} is {}, not {:?}", old.address, old.names[0], func.name),
@@ -336,7 +408,8 @@ fn old_function(func: &Func, old: &Old<'_>, problems: &mut Problems) {
     }
     if old.size != u64::from(func.old_size) {
         say(
-            problems,
+            findings,
+            Side::Host,
             func,
             codes::FUNC_OLD_SIZE,
             format!("the shipped function has {} bytes, and the payload says {}", old.size, func.old_size),
@@ -348,12 +421,13 @@ fn old_function(func: &Func, old: &Old<'_>, problems: &mut Problems) {
 
 /// There is room for a jump behind ENDBR64, and NOPs leave the way out alone
 /// (`arch_livepatch_verify_func` and `livepatch_insn_len`, 4.14.5, 4.15.3, 4.16.1, 4.17 and later).
-fn old_space(context: &Context<'_>, func: &Func, old: &Old<'_>, problems: &mut Problems) {
+fn old_space(context: &Context<'_>, func: &Func, old: &Old<'_>, findings: &mut Findings) {
     let endbr = elf::starts_with_endbr(old.code);
     if func.is_nop() {
         if endbr && u64::from(func.new_size) <= ENDBR {
             say(
-                problems,
+                findings,
+                Side::Host,
                 func,
                 codes::FUNC_NOP,
                 format!("an entry asks for {} bytes of NOPs behind an ENDBR64", func.new_size),
@@ -361,13 +435,19 @@ fn old_space(context: &Context<'_>, func: &Func, old: &Old<'_>, problems: &mut P
                 "Count the 4 bytes of ENDBR64 in.",
             );
         }
-        nops_keep_return(context, func, old, problems);
+        nops_keep_return(context, func, old, findings);
         return;
     }
+    let kept = match context.traits.endbr {
+        EndbrRoom::None => false,
+        EndbrRoom::Endbr => old.code.starts_with(&ENDBR64),
+        EndbrRoom::EndbrOrPoison => endbr,
+    };
     // Under 5 bytes it has been said.
-    if endbr && (JUMP..JUMP + ENDBR).contains(&u64::from(func.old_size)) {
+    if kept && (JUMP..JUMP + ENDBR).contains(&u64::from(func.old_size)) {
         say(
-            problems,
+            findings,
+            refused(Errno::Einval),
             func,
             codes::FUNC_TOO_SMALL,
             format!("the function to replace has {} bytes and starts with ENDBR64", func.old_size),
@@ -379,7 +459,7 @@ fn old_space(context: &Context<'_>, func: &Func, old: &Old<'_>, problems: &mut P
 
 /// The host's side: under return thunks a function ends in a jump, and NOPs over it run on into whatever
 /// follows.
-fn nops_keep_return(context: &Context<'_>, func: &Func, old: &Old<'_>, problems: &mut Problems) {
+fn nops_keep_return(context: &Context<'_>, func: &Func, old: &Old<'_>, findings: &mut Findings) {
     let thunk =
         context.xen.as_ref().and_then(|xen| xen.named("__x86_return_thunk").next()).map(|s| s.address);
     let Some(thunk) = thunk else { return };
@@ -391,7 +471,8 @@ fn nops_keep_return(context: &Context<'_>, func: &Func, old: &Old<'_>, problems:
     };
     if (0..covered).any(jumps_to_thunk) {
         say(
-            problems,
+            findings,
+            Side::Host,
             func,
             codes::FUNC_NOP,
             "NOPs cover a jump to the return thunk",
@@ -403,16 +484,18 @@ fn nops_keep_return(context: &Context<'_>, func: &Func, old: &Old<'_>, problems:
 
 /// A jump reaches the replacement from either end of the area for payloads
 /// (`livepatch_verify_distance`, xen/include/xen/livepatch.h).
-fn distance(context: &Context<'_>, func: &Func, old: &Old<'_>, problems: &mut Problems) {
-    if !matches!(func.new, Target::Section { .. }) {
+fn distance(context: &Context<'_>, func: &Func, old: &Old<'_>, findings: &mut Findings) {
+    if func.is_nop() {
         return;
     }
-    for placed in [&context.low, &context.high] {
+    // Xen takes the lowest place that is free.
+    for (placed, side) in [(&context.low, refused(Errno::Eoverflow)), (&context.high, Side::Host)] {
         let Some(new) = placed.address(func.new) else { return };
         let distance = old.address.wrapping_sub(new) as i64;
         if !(-RANGE..RANGE).contains(&distance) {
             say(
-                problems,
+                findings,
+                side,
                 func,
                 codes::FUNC_DISTANCE,
                 format!("the replacement would be {:#x} bytes away", distance.unsigned_abs()),
@@ -425,11 +508,13 @@ fn distance(context: &Context<'_>, func: &Func, old: &Old<'_>, problems: &mut Pr
 }
 
 /// What an expectation may ask for (`livepatch_verify_expectation_fn`, xen/common/livepatch.c, 4.14 to 4.22).
-fn expectation_form(func: &Func, problems: &mut Problems) {
+fn expectation_form(func: &Func, findings: &mut Findings) {
     let Some(expect) = func.expectation.as_ref().filter(|e| e.enabled) else { return };
     if expect.reserved != 0 || u32::from(expect.len) > func.old_size {
+        let errno = if expect.reserved != 0 { Errno::Einval } else { Errno::Erange };
         say(
-            problems,
+            findings,
+            Side::Loader(Step::Expectations, errno),
             func,
             codes::EXPECTATION,
             format!(
@@ -445,7 +530,7 @@ fn expectation_form(func: &Func, problems: &mut Problems) {
 /// The bytes are those that will be found: as shipped, up to the first that boot rewrites, and none where
 /// a payload below has put its jump. The host's side: they are compared at apply, under REPLACE after
 /// everything else was reverted.
-fn expectation_bytes(context: &Context<'_>, func: &Func, old: &Old<'_>, problems: &mut Problems) {
+fn expectation_bytes(context: &Context<'_>, func: &Func, old: &Old<'_>, findings: &mut Findings) {
     let Some(expect) = func.expectation.as_ref().filter(|e| e.enabled) else { return };
     let len = u64::from(expect.len);
     let below = context.below.iter().any(|b| b.replaces.binary_search(&old.address).is_ok());
@@ -456,8 +541,11 @@ fn expectation_bytes(context: &Context<'_>, func: &Func, old: &Old<'_>, problems
         (false, _) => old.stable,
     };
     if len > stable {
+        // The jump of a payload below is there for sure; what boot rewrites may have stayed as it was.
+        let side = if below { Side::Loader(Step::Expectations, Errno::Einval) } else { Side::Host };
         say(
-            problems,
+            findings,
+            side,
             func,
             codes::EXPECTATION,
             format!("an expectation of {len} bytes where {stable} are known to be in memory"),
@@ -468,7 +556,8 @@ fn expectation_bytes(context: &Context<'_>, func: &Func, old: &Old<'_>, problems
     let shipped = &old.code[..old.code.len().min(len as usize)];
     if shipped != &expect.bytes()[..shipped.len()] {
         say(
-            problems,
+            findings,
+            Side::Loader(Step::Expectations, Errno::Einval),
             func,
             codes::EXPECTATION,
             format!("{} is expected, and {} was shipped", elf::hex(expect.bytes()), elf::hex(shipped)),

@@ -10,10 +10,11 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use xsplice_report::{Place, Problems};
+use xsplice_report::Place;
 
 use super::funcs::found_old;
 use crate::codes;
+use crate::findings::Findings;
 use crate::payload::{
     R_X86_64_64, R_X86_64_NONE, R_X86_64_PC32, R_X86_64_PLT32, Relocation, SHN_ABS, Target,
 };
@@ -51,7 +52,7 @@ struct Replacement<'a> {
 }
 
 /// No reference leads to memory that is gone, but those that the shipped functions have too.
-pub(crate) fn check(context: &Context<'_>, problems: &mut Problems) {
+pub(crate) fn check(context: &Context<'_>, findings: &mut Findings) {
     let Some(xen) = &context.xen else { return };
     let gone = |index: usize| address(context, index).filter(|&address| xen.in_init(address));
     let symbols: BTreeMap<usize, u64> =
@@ -72,7 +73,7 @@ pub(crate) fn check(context: &Context<'_>, problems: &mut Problems) {
             // A name that nothing uses.
             (false, _) => place,
         };
-        problems.push(problem(
+        findings.host(problem(
             codes::SYMBOL_IN_INIT,
             format!("a reference leads to {address:#x}, which is gone after boot"),
             place,

@@ -11,22 +11,21 @@ pub(crate) mod sections;
 pub(crate) mod special;
 pub(crate) mod symbols;
 
-use xsplice_report::Problems;
-
+use crate::findings::Findings;
 use crate::verify::Context;
 
 /// All rules but the header's.
-pub(crate) fn check(context: &Context<'_>, problems: &mut Problems) {
-    sections::check(context, problems);
+pub(crate) fn check(context: &Context<'_>, findings: &mut Findings) {
+    sections::check(context, findings);
     // Without symbols nothing else means anything, and everything that follows would be noise.
-    if problems.0.iter().any(|d| d.code == crate::codes::SYMBOL_TABLE) {
+    if findings.0.iter().any(|f| f.diagnostic.code == crate::codes::SYMBOL_TABLE) {
         return;
     }
-    symbols::check(context, problems);
-    init::check(context, problems);
-    relocs::check(context, problems);
-    notes::check(context, problems);
-    funcs::check(context, problems);
-    hooks::check(context, problems);
-    special::check(context, problems);
+    symbols::check(context, findings);
+    init::check(context, findings);
+    relocs::check(context, findings);
+    notes::check(context, findings);
+    funcs::check(context, findings);
+    hooks::check(context, findings);
+    special::check(context, findings);
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use goblin::elf::section_header as sh;
-use xsplice_report::{Place, Problems};
+use xsplice_report::Place;
 
 use super::header::LARGEST;
+use crate::findings::{Errno, Findings, Side, Step};
 use crate::layout::PAGE;
 use crate::payload::{Section, hook_kinds};
 use crate::verify::{Context, in_section, problem};
@@ -14,44 +15,52 @@ use crate::{codes, elf};
 const REBUILD: &str = "Build the payload again; a tool has damaged this one.";
 
 /// All rules about sections.
-pub(crate) fn check(context: &Context<'_>, problems: &mut Problems) {
+pub(crate) fn check(context: &Context<'_>, findings: &mut Findings) {
+    let mut tables = 0;
     for section in context.payload.sections.iter().skip(1) {
-        name(section, problems);
-        bounds(section, problems);
-        alignment(section, problems);
-        permissions(section, problems);
-        kind(section, problems);
-        collected(section, problems);
-        unknown_special(section, problems);
-        special_in_memory(section, problems);
+        name(section, findings);
+        bounds(section, findings);
+        alignment(section, findings);
+        zeroes(section, findings);
+        if section.kind == sh::SHT_SYMTAB {
+            tables += 1;
+            place_of_symbol_table(context, section, tables, findings);
+        }
+        permissions(section, findings);
+        kind(section, findings);
+        collected(section, findings);
+        unknown_special(section, findings);
+        special_in_memory(section, findings);
     }
-    symbol_table(context, problems);
-    string_tables(context, problems);
-    special_once(context, problems);
-    reapplicable(context, problems);
-    room(context, problems);
+    symbol_table(context, findings);
+    string_tables(context, findings);
+    special_once(context, findings);
+    reapplicable(context, findings);
+    room(context, findings);
 }
 
 /// Names are inside the string table (`elf_resolve_section_names`, xen/common/livepatch_elf.c). Xen
 /// would take any bytes; a name that is not UTF-8 or has more than 1024 bytes is nobody's.
-fn name(section: &Section<'_>, problems: &mut Problems) {
+fn name(section: &Section<'_>, findings: &mut Findings) {
     if !section.name_ok {
-        problems.push(problem(
+        let outside = Side::Loader(Step::SectionNames, Errno::Einval);
+        let diagnostic = problem(
             codes::SECTION_NAME,
             format!("the name of section {} cannot be read", section.index),
             in_section(section),
             "Xen finds sections by their names, which must be inside the string table of section names.",
             REBUILD,
-        ));
+        );
+        findings.push(if section.name_inside { Side::Host } else { outside }, diagnostic);
     }
 }
 
-/// Contents lie behind the file header and inside the file; what takes no room there has at most
-/// 2 MiB (`elf_resolve_sections`, xen/common/livepatch_elf.c, 4.13 to 4.22).
-fn bounds(section: &Section<'_>, problems: &mut Problems) {
+/// Contents lie behind the file header and inside the file (`elf_resolve_sections`, xen/common/livepatch_elf.c, 4.13
+/// to 4.22).
+fn bounds(section: &Section<'_>, findings: &mut Findings) {
     let in_file = section.is_nobits() || section.data.is_some();
     if section.offset < elf::HEADER_SIZE || !in_file {
-        problems.push(problem(
+        let diagnostic = problem(
             codes::SECTION_OUTSIDE_FILE,
             format!(
                 "{} bytes at file offset {:#x} are not a section's contents",
@@ -60,41 +69,54 @@ fn bounds(section: &Section<'_>, problems: &mut Problems) {
             in_section(section),
             "Contents start behind the file header of 64 bytes and end inside the file, even those of empty sections.",
             REBUILD,
-        ));
+        );
+        findings.loader(Step::Sections, Errno::Einval, diagnostic);
     }
+}
+
+/// What takes no room in the file has at most 2 MiB in memory (`elf_resolve_sections`).
+fn zeroes(section: &Section<'_>, findings: &mut Findings) {
     let counted = section.is_loaded() || section.is_writable();
     if section.is_nobits() && counted && section.size > LARGEST {
-        problems.push(problem(
+        let diagnostic = problem(
             codes::SECTION_TOO_LARGE,
             format!("a zero-initialised section has {} bytes", section.size),
             in_section(section),
             "Xen takes at most 2 MiB.",
             "Allocate large buffers in a load hook instead.",
-        ));
+        );
+        findings.loader(Step::Sections, Errno::Einval, diagnostic);
     }
 }
 
 /// Alignments are 0 or a power of two and divide the address (`elf_resolve_sections`). The host's side:
 /// `calc_section` of xen/common/livepatch.c rounds to 0 for an alignment of 0, and the memory itself
 /// is aligned to pages only.
-fn alignment(section: &Section<'_>, problems: &mut Problems) {
+fn alignment(section: &Section<'_>, findings: &mut Findings) {
     let align = section.align;
-    let mut say = |what: String, why: &str| {
+    let mut say = |side: Side, what: String, why: &str| {
         let advice = "Give the section an alignment that is a power of two from 1 to 4096.";
-        problems.push(problem(codes::SECTION_ALIGNMENT, what, in_section(section), why, advice));
+        findings.push(side, problem(codes::SECTION_ALIGNMENT, what, in_section(section), why, advice));
     };
     if align != 0 && !align.is_power_of_two() {
-        say(format!("the alignment is {align:#x}"), "Xen takes powers of two only.");
+        let side = Side::Loader(Step::Sections, Errno::Eopnotsupp);
+        say(side, format!("the alignment is {align:#x}"), "Xen takes powers of two only.");
     } else if align != 0 && !section.addr.is_multiple_of(align) {
         say(
+            Side::Loader(Step::Sections, Errno::Einval),
             format!("the address {:#x} is not a multiple of the alignment {align:#x}", section.addr),
             "Xen checks addresses although they mean nothing in a payload.",
         );
     }
     if section.is_loaded() && align == 0 {
-        say("a loaded section has alignment 0".into(), "Xen would place it over another section.");
+        say(
+            Side::Host,
+            "a loaded section has alignment 0".into(),
+            "Xen would place it over another section.",
+        );
     } else if section.is_loaded() && align > PAGE {
         say(
+            Side::Host,
             format!("a loaded section has alignment {align:#x}"),
             "Xen places payloads at pages of 4096 bytes and would not honour it.",
         );
@@ -102,24 +124,25 @@ fn alignment(section: &Section<'_>, problems: &mut Problems) {
 }
 
 /// No section is writable and executable (`move_payload`, xen/common/livepatch.c, 4.13 to 4.22).
-fn permissions(section: &Section<'_>, problems: &mut Problems) {
+fn permissions(section: &Section<'_>, findings: &mut Findings) {
     if section.is_code() && section.is_writable() {
-        problems.push(problem(
+        let diagnostic = problem(
             codes::SECTION_WRITABLE_CODE,
             "a section is writable and executable",
             in_section(section),
             "Xen places code, writable data and read-only data apart and has no place for this.",
             "Take one of the two permissions away.",
-        ));
+        );
+        findings.loader(Step::Placement, Errno::Eopnotsupp, diagnostic);
     }
 }
 
 /// The host's side: thread-local storage and compressed contents would be loaded as plain bytes.
-fn kind(section: &Section<'_>, problems: &mut Problems) {
+fn kind(section: &Section<'_>, findings: &mut Findings) {
     let odd = u64::from(sh::SHF_TLS | sh::SHF_COMPRESSED);
     let plain = !matches!(section.kind, sh::SHT_RELA | sh::SHT_REL | sh::SHT_SYMTAB | sh::SHT_DYNAMIC);
     if section.is_loaded() && (section.flags & odd != 0 || !plain) {
-        problems.push(problem(
+        findings.host(problem(
             codes::SECTION_KIND,
             format!("a loaded section has type {} and flags {}", section.kind, section.flag_letters()),
             in_section(section),
@@ -132,12 +155,12 @@ fn kind(section: &Section<'_>, problems: &mut Problems) {
 
 /// The host's side: what linker scripts collect into arrays that only boot walks, and per-CPU data, which
 /// would have no per-CPU copies (xen/arch/x86/xen.lds.S and xen/include/xen/xen.lds.h, 4.13 to 4.22).
-fn collected(section: &Section<'_>, problems: &mut Problems) {
+fn collected(section: &Section<'_>, findings: &mut Findings) {
     if !section.is_loaded() {
         return;
     }
     if is_per_cpu(section.name) {
-        problems.push(problem(
+        findings.host(problem(
             codes::PER_CPU,
             "a section holds per-CPU variables",
             in_section(section),
@@ -145,7 +168,7 @@ fn collected(section: &Section<'_>, problems: &mut Problems) {
             "Use an array indexed by CPU number, or allocate the data in a load hook.",
         ));
     } else if is_collected(section.name) {
-        problems.push(problem(
+        findings.host(problem(
             codes::COLLECTED_AT_BOOT,
             "a section holds what only boot collects",
             in_section(section),
@@ -215,12 +238,12 @@ fn is_known_special(name: &str) -> bool {
 }
 
 /// The host's side: the loader looks sections up by exact name and passes over all others in silence.
-fn unknown_special(section: &Section<'_>, problems: &mut Problems) {
+fn unknown_special(section: &Section<'_>, findings: &mut Findings) {
     let name = section.name;
     // The names of functions stand in a section that no loader looks for.
     let ours = name.starts_with(".livepatch.") && name != ".livepatch.strings";
     if (ours || name.starts_with(".bug_frames")) && !is_known_special(name) {
-        problems.push(problem(
+        findings.host(problem(
             codes::SPECIAL_UNKNOWN,
             format!("no Xen knows a section {name}"),
             in_section(section),
@@ -229,7 +252,7 @@ fn unknown_special(section: &Section<'_>, problems: &mut Problems) {
         ));
     }
     if name == ".ex_table.pre" {
-        problems.push(problem(
+        findings.host(problem(
             codes::EXCEPTION_TABLE_PRE,
             "the payload has entries of the early exception table",
             in_section(section),
@@ -241,9 +264,9 @@ fn unknown_special(section: &Section<'_>, problems: &mut Problems) {
 
 /// The host's side: the loader reads special sections through their address in memory, which those that
 /// are not loaded do not have, and from contents that zero-initialised ones do not have.
-fn special_in_memory(section: &Section<'_>, problems: &mut Problems) {
+fn special_in_memory(section: &Section<'_>, findings: &mut Findings) {
     if is_known_special(section.name) && (!section.is_loaded() || section.is_nobits()) {
-        problems.push(problem(
+        findings.host(problem(
             codes::SPECIAL_NOT_LOADED,
             "a section that Xen reads is not loaded, or has no contents in the file",
             in_section(section),
@@ -254,13 +277,13 @@ fn special_in_memory(section: &Section<'_>, problems: &mut Problems) {
 }
 
 /// The host's side: `livepatch_elf_sec_by_name` takes the first of a name, and nobody looks at others.
-fn special_once(context: &Context<'_>, problems: &mut Problems) {
+fn special_once(context: &Context<'_>, findings: &mut Findings) {
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
     for section in context.payload.sections.iter().skip(1).filter(|s| is_known_special(s.name)) {
         *seen.entry(section.name).or_default() += 1;
     }
     for (name, count) in seen.into_iter().filter(|(_, count)| *count > 1) {
-        problems.push(problem(
+        findings.host(problem(
             codes::SPECIAL_TWICE,
             format!("there are {count} sections {name}"),
             Place::none().section(name),
@@ -270,63 +293,90 @@ fn special_once(context: &Context<'_>, problems: &mut Problems) {
     }
 }
 
-/// Exactly one symbol table, with sound sizes (`elf_resolve_sections`).
-fn symbol_table(context: &Context<'_>, problems: &mut Problems) {
-    let payload = context.payload;
-    let tables: Vec<&Section<'_>> = payload.sections.iter().filter(|s| s.kind == sh::SHT_SYMTAB).collect();
-    if tables.len() != 1 {
-        problems.push(problem(
+/// There is one symbol table only, and its names are in a section that exists (`elf_resolve_sections`, its loop).
+fn place_of_symbol_table(
+    context: &Context<'_>,
+    section: &Section<'_>,
+    count: usize,
+    findings: &mut Findings,
+) {
+    if count == 2 {
+        let diagnostic = problem(
             codes::SYMBOL_TABLE,
-            format!("there are {} symbol tables", tables.len()),
-            Place::none(),
+            "there are several symbol tables",
+            in_section(section),
             "Xen takes exactly one.",
             REBUILD,
-        ));
-    }
-    for table in tables {
-        let sound = (table.link as usize) < payload.sections.len()
-            && table.size > 0
-            && table.entsize >= elf::SYMBOL_SIZE
-            && table.size.is_multiple_of(table.entsize);
-        if !sound {
-            problems.push(problem(
-                codes::SYMBOL_TABLE,
-                format!(
-                    "the symbol table has {} bytes in entries of {} and names in section {}",
-                    table.size, table.entsize, table.link
-                ),
-                in_section(table),
-                "Xen takes entries of at least 24 bytes that fill the table, and a string table that exists.",
-                REBUILD,
-            ));
-        }
+        );
+        findings.loader(Step::Sections, Errno::Eopnotsupp, diagnostic);
+    } else if section.link as usize >= context.payload.sections.len() {
+        let diagnostic = problem(
+            codes::SYMBOL_TABLE,
+            format!("the symbol table's names are said to be in section {}", section.link),
+            in_section(section),
+            "That is not a section of the file.",
+            REBUILD,
+        );
+        findings.loader(Step::Sections, Errno::Einval, diagnostic);
     }
 }
 
+/// There is a symbol table, with sound sizes (`elf_resolve_sections`, behind its loop).
+fn symbol_table(context: &Context<'_>, findings: &mut Findings) {
+    let mut tables = context.payload.sections.iter().filter(|s| s.kind == sh::SHT_SYMTAB);
+    let diagnostic = match tables.next() {
+        None => problem(
+            codes::SYMBOL_TABLE,
+            "there is no symbol table",
+            Place::none(),
+            "Xen takes exactly one.",
+            REBUILD,
+        ),
+        Some(table) => {
+            let sound = table.size > 0
+                && table.entsize >= elf::SYMBOL_SIZE
+                && table.size.is_multiple_of(table.entsize);
+            if sound {
+                return;
+            }
+            problem(
+                codes::SYMBOL_TABLE,
+                format!("the symbol table has {} bytes in entries of {}", table.size, table.entsize),
+                in_section(table),
+                "Xen takes entries of at least 24 bytes that fill the table.",
+                REBUILD,
+            )
+        }
+    };
+    findings.loader(Step::SymbolTable, Errno::Einval, diagnostic);
+}
+
 /// String tables are such, not empty, and start and end with a NUL (`elf_verify_strtab`).
-fn string_tables(context: &Context<'_>, problems: &mut Problems) {
+fn string_tables(context: &Context<'_>, findings: &mut Findings) {
     let payload = context.payload;
     let of_symbols = payload.symtab.map(|index| payload.sections[index].link as usize);
     let of_sections = usize::from(payload.header.e_shstrndx);
-    for index in of_symbols.into_iter().chain([of_sections]) {
+    let of_symbols = of_symbols.map(|index| (index, Step::SymbolTable));
+    for (index, step) in of_symbols.into_iter().chain([(of_sections, Step::SectionNames)]) {
         let Some(section) = payload.sections.get(index) else { continue };
         let sound = section.kind == sh::SHT_STRTAB
             && section.data.is_some_and(|data| data.first() == Some(&0) && data.last() == Some(&0));
         if !sound {
-            problems.push(problem(
+            let diagnostic = problem(
                 codes::STRING_TABLE,
                 "a string table is damaged",
                 in_section(section),
                 "Xen takes string tables that are not empty and start and end with a NUL.",
                 REBUILD,
-            ));
+            );
+            findings.loader(step, Errno::Einval, diagnostic);
         }
     }
 }
 
 /// A payload can be applied again only if its sole writable section that is not empty is the list of
 /// functions (`move_payload`, xen/common/livepatch.c, 4.14 to 4.22).
-fn reapplicable(context: &Context<'_>, problems: &mut Problems) {
+fn reapplicable(context: &Context<'_>, findings: &mut Findings) {
     let writable: Vec<&str> = context
         .payload
         .sections
@@ -336,7 +386,7 @@ fn reapplicable(context: &Context<'_>, problems: &mut Problems) {
         .map(|s| s.name)
         .collect();
     if !writable.is_empty() {
-        problems.push(problem(
+        findings.note(problem(
             codes::NOT_REAPPLICABLE,
             "once reverted, the payload cannot be applied again",
             Place::none().section(writable.join(", ")),
@@ -348,15 +398,16 @@ fn reapplicable(context: &Context<'_>, problems: &mut Problems) {
 
 /// Everything fits between the image and the end of the area for payloads (`arch_livepatch_init`,
 /// xen/arch/x86/livepatch.c).
-fn room(context: &Context<'_>, problems: &mut Problems) {
+fn room(context: &Context<'_>, findings: &mut Findings) {
     let area = context.area.end.saturating_sub(context.area.start);
     if context.low.size > area {
-        problems.push(problem(
+        let diagnostic = problem(
             codes::NO_ROOM,
             format!("the payload takes {} bytes of memory, and there are {area}", context.low.size),
             Place::none(),
             "All payloads share the space between the image and XEN_VIRT_END.",
             "Make its zero-initialised data smaller.",
-        ));
+        );
+        findings.loader(Step::Placement, Errno::Enomem, diagnostic);
     }
 }

@@ -1,8 +1,10 @@
 //! Rules about special sections: bug frames, alternatives, altcalls and the exception table.
 
-use xsplice_report::{Code, Place, Problems};
+use xsplice_report::{Code, Place};
 
+use crate::findings::{Errno, Findings, Side, Step};
 use crate::payload::{Alternative, BugFrame, R_X86_64_PC32, R_X86_64_PLT32, Target, bug_frame_kind};
+use crate::traits::AlternativeChecks;
 use crate::verify::{Context, in_section, problem};
 use crate::{codes, elf};
 
@@ -10,12 +12,12 @@ use crate::{codes, elf};
 const LONGEST_PATCH: u16 = 254;
 /// More CPU features than any Xen has words for (NCAPINTS, xen/arch/x86/include/asm/cpufeatures.h).
 const MOST_FEATURES: u16 = 32 * 32;
-/// Bit 15 of a feature negates it (ALT_FLAG_NOT, 4.17 and later).
+/// Bit 15 of a feature negates it (ALT_FLAG_NOT, 4.17.6, 4.18.5, 4.19.3, 4.20.1 and later).
 const NEGATED: u16 = 1 << 15;
 
 /// All rules about special sections.
-pub(crate) fn check(context: &Context<'_>, problems: &mut Problems) {
-    sizes(context, problems);
+pub(crate) fn check(context: &Context<'_>, findings: &mut Findings) {
+    sizes(context, findings);
     for (name, size, places) in [
         (".bug_frames.0", 8, &[0u64, 4] as &[u64]),
         (".bug_frames.1", 8, &[0, 4]),
@@ -29,26 +31,26 @@ pub(crate) fn check(context: &Context<'_>, problems: &mut Problems) {
         (".livepatch.xen_depends", 1, &[]),
         (".modinfo", 1, &[]),
     ] {
-        stray(context, name, size, places, problems);
+        stray(context, name, size, places, findings);
     }
     for frame in &context.content.bug_frames {
-        bug_frame(context, frame, problems);
+        bug_frame(context, frame, findings);
     }
-    replacement_section(context, problems);
+    replacement_section(context, findings);
     for alternative in &context.content.alternatives {
-        alternative_ranges(context, alternative, problems);
-        replacement_code(context, alternative, problems);
+        alternative_ranges(context, alternative, findings);
+        replacement_code(context, alternative, findings);
     }
-    call_sites(context, problems);
-    exception_table(context, problems);
+    call_sites(context, findings);
+    exception_table(context, findings);
 }
 
 /// Relocations of a table write fields that are addresses, and nothing else. The host's side.
-pub(crate) fn stray(context: &Context<'_>, name: &str, entry: u64, places: &[u64], problems: &mut Problems) {
+pub(crate) fn stray(context: &Context<'_>, name: &str, entry: u64, places: &[u64], findings: &mut Findings) {
     let Some(section) = context.payload.section(name).filter(|_| entry > 0) else { return };
     for relocation in context.payload.relocations_in(section.index, 0..u64::MAX) {
         if !places.contains(&(relocation.offset % entry)) {
-            problems.push(problem(
+            findings.host(problem(
                 codes::STRAY_RELOCATION,
                 "a relocation writes into a field that is not an address",
                 in_section(section)
@@ -63,24 +65,31 @@ pub(crate) fn stray(context: &Context<'_>, name: &str, entry: u64, places: &[u64
 
 /// Tables hold whole entries (`prepare_payload`, xen/common/livepatch.c; for assertion frames the
 /// second half that `bug_msg` of xen/arch/x86/include/asm/bug.h reads).
-fn sizes(context: &Context<'_>, problems: &mut Problems) {
-    for (name, size, code) in [
-        (".bug_frames.0", 8, codes::BUG_FRAMES),
-        (".bug_frames.1", 8, codes::BUG_FRAMES),
-        (".bug_frames.2", 8, codes::BUG_FRAMES),
-        (".bug_frames.3", 16, codes::BUG_FRAMES),
-        (".altinstructions", 14, codes::ALTERNATIVES),
-        (".alt_call_sites", 4, codes::ALTCALL),
-        (".ex_table", 8, codes::EXCEPTION_TABLE),
+fn sizes(context: &Context<'_>, findings: &mut Findings) {
+    for (name, size, code, step) in [
+        (".bug_frames.0", 8, codes::BUG_FRAMES, Step::BugFrames),
+        (".bug_frames.1", 8, codes::BUG_FRAMES, Step::BugFrames),
+        (".bug_frames.2", 8, codes::BUG_FRAMES, Step::BugFrames),
+        (".bug_frames.3", 16, codes::BUG_FRAMES, Step::BugFrames),
+        (".altinstructions", 14, codes::ALTERNATIVES, Step::Alternatives),
+        (".alt_call_sites", 4, codes::ALTCALL, Step::CallSites),
+        (".ex_table", 8, codes::EXCEPTION_TABLE, Step::ExceptionTable),
     ] {
         if let Some(section) = context.payload.section(name).filter(|s| !s.size.is_multiple_of(size)) {
-            problems.push(problem(
-                code,
-                format!("the section {name} has {} bytes", section.size),
-                in_section(section),
-                format!("Entries have {size} bytes each."),
-                "Build the payload again; a tool has damaged this one.",
-            ));
+            // To the loader a frame has 8 bytes, whatever its kind.
+            let half = step == Step::BugFrames && section.size.is_multiple_of(8);
+            let unknown = step == Step::CallSites && !context.traits.call_sites;
+            let side = if half || unknown { Side::Host } else { Side::Loader(step, Errno::Einval) };
+            findings.push(
+                side,
+                problem(
+                    code,
+                    format!("the section {name} has {} bytes", section.size),
+                    in_section(section),
+                    format!("Entries have {size} bytes each."),
+                    "Build the payload again; a tool has damaged this one.",
+                ),
+            );
         }
     }
 }
@@ -121,14 +130,14 @@ fn split_line(target: Target) -> Option<(Target, i64)> {
 /// Bug frames point at trapping instructions of the payload and at a file name, within the 24 bits that
 /// the line number leaves to displacements (BUG_DISP_WIDTH, xen/arch/x86/include/asm/bug.h; the loader
 /// checks 32 bits). The host's side.
-fn bug_frame(context: &Context<'_>, frame: &BugFrame, problems: &mut Problems) {
+fn bug_frame(context: &Context<'_>, frame: &BugFrame, findings: &mut Findings) {
     let payload = context.payload;
     let place = Place::none().section(payload.section_name(frame.section)).offset(frame.offset);
     let kind = bug_frame_kind(frame.kind);
     let mut say = |code: Code, what: String, why: &str| {
         let advice =
             "Keep each frame with the code that it describes, in the form that the compiler gave it.";
-        problems.push(problem(code, what, place.clone(), why, advice));
+        findings.host(problem(code, what, place.clone(), why, advice));
     };
     let location = split_line(frame.location).filter(|(_, line)| (0..128).contains(line));
     let trap = location.and_then(|(target, _)| in_code(context, target, 1));
@@ -185,23 +194,43 @@ fn is_string(context: &Context<'_>, target: Target) -> bool {
 }
 
 /// Replacements have a section, even if all are empty (`prepare_payload`, 4.17.4, 4.18 and later).
-fn replacement_section(context: &Context<'_>, problems: &mut Problems) {
+fn replacement_section(context: &Context<'_>, findings: &mut Findings) {
     if !context.content.alternatives.is_empty() && context.payload.section(".altinstr_replacement").is_none()
     {
-        problems.push(problem(
-            codes::ALTERNATIVES,
-            "there are alternatives, but no section of replacements",
-            Place::none().section(".altinstructions"),
-            "Xen looks for .altinstr_replacement, even if all replacements are empty.",
-            "Keep the section.",
-        ));
+        findings.push(
+            places_side(context),
+            problem(
+                codes::ALTERNATIVES,
+                "there are alternatives, but no section of replacements",
+                Place::none().section(".altinstructions"),
+                "Xen looks for .altinstr_replacement, even if all replacements are empty.",
+                "Keep the section.",
+            ),
+        );
+    }
+}
+
+/// Whose rule it is that alternatives point to the right places.
+fn places_side(context: &Context<'_>) -> Side {
+    match context.traits.alternatives {
+        AlternativeChecks::None => Side::Host,
+        AlternativeChecks::Places | AlternativeChecks::All => Side::Loader(Step::Alternatives, Errno::Einval),
+    }
+}
+
+/// Whose rule it is that their lengths and features are sound: where the loader has no error for it, it stops the host.
+fn lengths_side(context: &Context<'_>, errno: Errno) -> Side {
+    match context.traits.alternatives {
+        AlternativeChecks::None | AlternativeChecks::Places => Side::Host,
+        AlternativeChecks::All => Side::Loader(Step::ApplyAlternatives, errno),
     }
 }
 
 fn alternative_problem(
     context: &Context<'_>,
+    side: Side,
     alternative: &Alternative,
-    problems: &mut Problems,
+    findings: &mut Findings,
     code: Code,
     what: String,
     why: &str,
@@ -213,23 +242,30 @@ fn alternative_problem(
         place = place.symbol(name);
     }
     let advice = "Keep alternatives in the form that the compiler gave them.";
-    problems.push(problem(code, what, place, why, advice));
+    findings.push(side, problem(code, what, place, why, advice));
 }
 
 /// Originals are inside the payload's text, replacements inside theirs, and lengths agree
 /// (`prepare_payload`, xen/common/livepatch.c, 4.17.4, 4.18 and later; the host's side before, where
 /// `_apply_alternatives` of xen/arch/x86/alternative.c stops the host instead).
-fn alternative_ranges(context: &Context<'_>, alternative: &Alternative, problems: &mut Problems) {
+fn alternative_ranges(context: &Context<'_>, alternative: &Alternative, findings: &mut Findings) {
     let a = alternative;
-    let mut say = |what: String, why: &str| {
-        alternative_problem(context, a, problems, codes::ALTERNATIVES, what, why);
+    let mut say = |side: Side, what: String, why: &str| {
+        alternative_problem(context, side, a, findings, codes::ALTERNATIVES, what, why);
     };
     let total = u16::from(a.original_len) + u16::from(a.pad_len);
     let original = in_code(context, a.original, u64::from(total));
     let is_text =
         |(section, _): (usize, u64)| context.payload.sections[section].name != ".altinstr_replacement";
     if !original.is_some_and(is_text) {
+        // The loader counts no padding, and takes replacements for text.
+        let start = context.low.address(a.original);
+        let inside = start.is_some_and(|start| {
+            let end = start.saturating_add(u64::from(a.original_len));
+            context.low.text.start <= start && end <= context.low.text.end
+        });
         say(
+            if inside { Side::Host } else { places_side(context) },
             format!("the original of {total} bytes is not inside the payload's text"),
             "Xen would rewrite something else.",
         );
@@ -247,6 +283,7 @@ fn alternative_ranges(context: &Context<'_>, alternative: &Alternative, problems
     };
     if !replaced {
         say(
+            places_side(context),
             format!("the replacement of {} bytes is not inside .altinstr_replacement", a.replacement_len),
             "Xen would copy something else.",
         );
@@ -254,16 +291,23 @@ fn alternative_ranges(context: &Context<'_>, alternative: &Alternative, problems
     // An original may well be empty, and all of it padding.
     if u16::from(a.replacement_len) > total || total > LONGEST_PATCH {
         say(
+            lengths_side(context, Errno::Enospc),
             format!("{} bytes replace {} and {} of padding", a.replacement_len, a.original_len, a.pad_len),
             "A replacement has at most the length of the original with its padding, which is at most 254: \
-             Xen up to 4.17 stops the host otherwise.",
+             Xen up to 4.18.3 and 4.19.0 stops the host otherwise.",
         );
     }
-    if a.feature & !NEGATED >= MOST_FEATURES {
-        say(format!("there is no CPU feature {:#x}", a.feature), "Xen up to 4.17 stops the host for one.");
+    let negated = if context.traits.negated_features { NEGATED } else { 0 };
+    if a.feature & !negated >= MOST_FEATURES {
+        say(
+            lengths_side(context, Errno::Erange),
+            format!("there is no CPU feature {:#x}", a.feature),
+            "Xen up to 4.18.3 and 4.19.0 stops the host for one; bit 15 negates from 4.17.6, 4.18.5, 4.19.3 and 4.20.1 on.",
+        );
     }
     if a.private != 0 {
         say(
+            Side::Host,
             "Xen's own byte of an alternative is not zero".into(),
             "Xen would take it for one that is done already.",
         );
@@ -273,7 +317,7 @@ fn alternative_ranges(context: &Context<'_>, alternative: &Alternative, problems
 /// The host's side: a replacement is copied over its original, so displacements in it would count from the
 /// wrong place. Xen corrects one: that of a leading CALL or JMP; and takes `call` or `jmp` to itself in
 /// place of an indirect one for an altcall, up to 4.20 (`_apply_alternatives`).
-fn replacement_code(context: &Context<'_>, alternative: &Alternative, problems: &mut Problems) {
+fn replacement_code(context: &Context<'_>, alternative: &Alternative, findings: &mut Findings) {
     let a = alternative;
     let Target::Section { section, offset } = a.replacement else { return };
     let Ok(offset) = u64::try_from(offset) else { return };
@@ -290,8 +334,9 @@ fn replacement_code(context: &Context<'_>, alternative: &Alternative, problems: 
     if moved {
         alternative_problem(
             context,
+            Side::Host,
             a,
-            problems,
+            findings,
             codes::ALTERNATIVE_MOVED,
             "a replacement has a displacement that Xen does not correct".into(),
             "It is copied elsewhere; only the target of a CALL or JMP at its start is adjusted.",
@@ -301,7 +346,7 @@ fn replacement_code(context: &Context<'_>, alternative: &Alternative, problems: 
     let original_code = original.and_then(|at| code_at(context, at, 2));
     let indirect = matches!(original_code, Some([0xff, 0x15 | 0x25]));
     if branches && (indirect || !corrected) {
-        altcall(context, a, code, original.filter(|_| indirect), problems);
+        altcall(context, a, code, original.filter(|_| indirect), findings);
     }
 }
 
@@ -312,7 +357,7 @@ fn altcall(
     alternative: &Alternative,
     code: &[u8],
     original: Option<(usize, u64)>,
-    problems: &mut Problems,
+    findings: &mut Findings,
 ) {
     let Target::Section { section, offset } = alternative.replacement else { return };
     let literal = code.get(1..5) == Some(&[0xfb, 0xff, 0xff, 0xff])
@@ -327,8 +372,9 @@ fn altcall(
     if !literal || !pairs || !through || alternative.original_len < 6 || alternative.replacement_len != 5 {
         alternative_problem(
             context,
+            Side::Host,
             alternative,
-            problems,
+            findings,
             codes::ALTCALL,
             "an altcall is not in the form that Xen resolves".into(),
             "The replacement must be literally e8 or e9 fb ff ff ff, without a relocation, and the original ff 15 \
@@ -338,13 +384,29 @@ fn altcall(
 }
 
 /// Call sites are indirect calls of the payload (`prepare_payload` and `apply_alt_calls`, 4.21 and later).
-fn call_sites(context: &Context<'_>, problems: &mut Problems) {
+fn call_sites(context: &Context<'_>, findings: &mut Findings) {
+    // Where only the payload's version is known, nobody can say.
+    let known = context.traits.call_sites || context.input.traits.is_none();
+    let section = context.payload.section(".alt_call_sites").filter(|section| !known && section.size > 0);
+    if let Some(section) = section {
+        findings.host(problem(
+            codes::SPECIAL_UNKNOWN,
+            "this Xen does not know the section .alt_call_sites",
+            in_section(section),
+            "Xen up to 4.20 passes over it in silence, and the calls stay indirect: to functions whose ENDBR64 may be sealed.",
+            "Build the payload from the tree of the running hypervisor.",
+        ));
+        return;
+    }
     for entry in &context.content.call_sites {
         let site = in_code(context, entry.site, 6);
         let call = site.and_then(|at| code_at(context, at, 2)) == Some(&[0xff, 0x15]);
         let through = site.is_some_and(|(s, at)| context.payload.relocation_at(s, at + 2).is_some());
         if !call || !through {
-            problems.push(problem(
+            // The loader looks at place and bytes.
+            let refused = !call && context.traits.call_sites;
+            let side = if refused { Side::Loader(Step::CallSites, Errno::Einval) } else { Side::Host };
+            findings.push(side, problem(
                 codes::ALTCALL,
                 "a call site is not an indirect call of the payload",
                 Place::none().section(".alt_call_sites").offset(entry.offset),
@@ -356,10 +418,10 @@ fn call_sites(context: &Context<'_>, problems: &mut Problems) {
 }
 
 /// The host's side: entries of the exception table lead from code of the payload to code of the payload.
-fn exception_table(context: &Context<'_>, problems: &mut Problems) {
+fn exception_table(context: &Context<'_>, findings: &mut Findings) {
     for entry in &context.content.table_entries {
         if in_code(context, entry.fault, 1).is_none() || in_code(context, entry.fixup, 1).is_none() {
-            problems.push(problem(
+            findings.host(problem(
                 codes::EXCEPTION_TABLE,
                 "an entry of the exception table does not lead from code to code of the payload",
                 Place::none().section(".ex_table").offset(entry.offset),

@@ -1,22 +1,26 @@
 //! Rules about symbols: those that Xen has to find, and those that the payload adds.
 
-use xsplice_report::{Place, Problems};
+use xsplice_report::Place;
 
 use crate::codes;
+use crate::findings::{Errno, Findings, Side, Step};
 use crate::payload::{SHN_ABS, SHN_COMMON, Symbol};
 use crate::verify::{Context, Found, new_symbols, problem};
 
 /// Characters that Xen keeps of a name: KSYM_NAME_LEN less the NUL (xen/include/xen/symbols.h).
 const LONGEST: usize = 126;
 
+/// Section indices from here on are none (ELF's SHN_LORESERVE).
+const SHN_LORESERVE: usize = 0xff00;
+
 /// All rules about symbols.
-pub(crate) fn check(context: &Context<'_>, problems: &mut Problems) {
+pub(crate) fn check(context: &Context<'_>, findings: &mut Findings) {
     for (index, symbol) in context.payload.symbols.iter().enumerate().skip(1) {
-        name(context, index, symbol, problems);
-        section(context, index, symbol, problems);
-        resolved(context, index, symbol, problems);
+        name(context, index, symbol, findings);
+        section(context, index, symbol, findings);
+        resolved(context, index, symbol, findings);
     }
-    collisions(context, problems);
+    collisions(context, findings);
 }
 
 fn place(context: &Context<'_>, index: usize) -> Place {
@@ -25,20 +29,22 @@ fn place(context: &Context<'_>, index: usize) -> Place {
 
 /// Names are inside the string table (`elf_get_sym`, xen/common/livepatch_elf.c). The host's side: longer
 /// ones than KSYM_NAME_LEN are cut when they are kept (`build_symbol_table`), and Xen's table has none.
-fn name(context: &Context<'_>, index: usize, symbol: &Symbol<'_>, problems: &mut Problems) {
+fn name(context: &Context<'_>, index: usize, symbol: &Symbol<'_>, findings: &mut Findings) {
     if !symbol.name_ok {
-        problems.push(problem(
+        let outside = Side::Loader(Step::SymbolNames, Errno::Einval);
+        let diagnostic = problem(
             codes::SYMBOL_NAME,
             format!("the name of symbol {index} cannot be read"),
             Place::none(),
             "Names must be inside the string table of the symbol table.",
             "Build the payload again; a tool has damaged this one.",
-        ));
+        );
+        findings.push(if symbol.name_inside { Side::Host } else { outside }, diagnostic);
     }
     let kept = symbol.is_undefined()
         || context.payload.sections.get(symbol.section).is_some_and(crate::payload::Section::is_loaded);
     if kept && symbol.name.len() > LONGEST {
-        problems.push(problem(
+        findings.host(problem(
             codes::SYMBOL_NAME,
             format!("the name of a symbol has {} characters", symbol.name.len()),
             place(context, index),
@@ -50,16 +56,20 @@ fn name(context: &Context<'_>, index: usize, symbol: &Symbol<'_>, problems: &mut
 
 /// Symbols are in sections that exist, and not in common storage (`livepatch_elf_resolve_symbols`,
 /// xen/common/livepatch_elf.c, 4.13 to 4.22). The host's side: their value is inside the section.
-fn section(context: &Context<'_>, index: usize, symbol: &Symbol<'_>, problems: &mut Problems) {
+fn section(context: &Context<'_>, index: usize, symbol: &Symbol<'_>, findings: &mut Findings) {
     match symbol.section {
         0 | SHN_ABS => {}
-        SHN_COMMON => problems.push(problem(
-            codes::SYMBOL_COMMON,
-            "a symbol asks for common storage",
-            place(context, index),
-            "Xen allocates none.",
-            "Compile with -fno-common.",
-        )),
+        SHN_COMMON => findings.loader(
+            Step::Symbols,
+            Errno::Einval,
+            problem(
+                codes::SYMBOL_COMMON,
+                "a symbol asks for common storage",
+                place(context, index),
+                "Xen allocates none.",
+                "Compile with -fno-common.",
+            ),
+        ),
         number => {
             let size = context.payload.sections.get(number).map(|s| s.size);
             if size.is_none_or(|size| symbol.value > size) {
@@ -69,13 +79,19 @@ fn section(context: &Context<'_>, index: usize, symbol: &Symbol<'_>, problems: &
                         format!("a symbol is at {:#x} of a section of {size:#x} bytes", symbol.value)
                     }
                 };
-                problems.push(problem(
+                let side = match size {
+                    None if number >= SHN_LORESERVE => Side::Loader(Step::Symbols, Errno::Eopnotsupp),
+                    None => Side::Loader(Step::Symbols, Errno::Einval),
+                    Some(_) => Side::Host,
+                };
+                let diagnostic = problem(
                     codes::SYMBOL_SECTION,
                     what,
                     place(context, index),
                     "Xen would refuse it, or whoever refers to it would reach into something else.",
                     "Build the payload again; a tool has damaged this one.",
-                ));
+                );
+                findings.push(side, diagnostic);
             }
         }
     }
@@ -83,16 +99,16 @@ fn section(context: &Context<'_>, index: usize, symbol: &Symbol<'_>, problems: &
 
 /// Undefined symbols are found by their exact name, weak ones too (`livepatch_elf_resolve_symbols`).
 /// The host's side: which of several is found differs between Xen builds.
-fn resolved(context: &Context<'_>, index: usize, symbol: &Symbol<'_>, problems: &mut Problems) {
+fn resolved(context: &Context<'_>, index: usize, symbol: &Symbol<'_>, findings: &mut Findings) {
     match context.found.get(index).copied().flatten() {
-        Some(Found::Missing) => problems.push(problem(
+        Some(Found::Missing) => findings.loader(Step::Symbols, Errno::Enoent, problem(
             codes::SYMBOL_UNKNOWN,
             format!("nothing provides the symbol {:?}", symbol.name),
             place(context, index),
             "Xen refuses to load the payload when a name is neither in its own table nor in a loaded payload.",
             advice_for_unknown(context, symbol.name),
         )),
-        Some(Found::Ambiguous) => problems.push(problem(
+        Some(Found::Ambiguous) => findings.host(problem(
             codes::SYMBOL_AMBIGUOUS,
             format!("several symbols have the name {:?}", symbol.name),
             place(context, index),
@@ -116,7 +132,7 @@ fn advice_for_unknown(context: &Context<'_>, name: &str) -> String {
 
 /// New symbols, locals too, must not exist in Xen or in a payload below (`build_symbol_table`,
 /// xen/common/livepatch.c, 4.13 to 4.22).
-fn collisions(context: &Context<'_>, problems: &mut Problems) {
+fn collisions(context: &Context<'_>, findings: &mut Findings) {
     let low = &context.low;
     let new: Vec<u64> = context.content.funcs.iter().filter_map(|f| low.address(f.new)).collect();
     for (index, name) in new_symbols(context.payload, low, &new) {
@@ -127,12 +143,16 @@ fn collisions(context: &Context<'_>, problems: &mut Problems) {
         } else {
             continue;
         };
-        problems.push(problem(
-            codes::SYMBOL_COLLIDES,
-            format!("{owner} has a symbol {name:?} already"),
-            place(context, index),
-            "Xen refuses payloads that bring a name which exists, unless it is that of a replacement.",
-            "Rename the new symbol, or leave its name out of the payload's symbol table.",
-        ));
+        findings.loader(
+            Step::NewSymbols,
+            Errno::Eexist,
+            problem(
+                codes::SYMBOL_COLLIDES,
+                format!("{owner} has a symbol {name:?} already"),
+                place(context, index),
+                "Xen refuses payloads that bring a name which exists, unless it is that of a replacement.",
+                "Rename the new symbol, or leave its name out of the payload's symbol table.",
+            ),
+        );
     }
 }
