@@ -544,7 +544,10 @@ fn a_missing_program_and_a_wrong_tree_say_what_to_do() {
     request.toolchain = Toolchain { cc: "no-such-gcc".to_owned(), ..Toolchain::default() };
     let problem = only(run(request, &Silent));
     assert_eq!(problem.code.name, "tool-missing");
-    assert!(problem.what.contains("no-such-gcc") && problem.advice.contains("apt install gcc"));
+    assert!(problem.what.contains("no-such-gcc") && problem.advice.contains("apt install gcc."));
+    let mut request = lab.request(&[one_line()]);
+    request.toolchain = Toolchain { cc: "gcc-3".to_owned(), ..Toolchain::default() };
+    assert!(only(run(request, &Silent)).advice.contains("apt install gcc-3."));
     let mut request = lab.request(&[one_line()]);
     request.tree = lab.root.join("tree/xen");
     assert_eq!(only(run(request, &Silent)).code.name, "tree-unusable");
