@@ -30,6 +30,11 @@ pub fn running(objects: &BaseObjects) -> Result<Vec<Bytes>, Problems> {
     Ok(all)
 }
 
+/// Sections of Xen's own assembler sources that no payload can bring, and so are of no known kind to the differ: a
+/// change there is refused. The loader reads no exception table but `.ex_table`, and base relocations are the EFI
+/// image's.
+const NOT_FOR_PAYLOADS: &[&str] = &[".ex_table.pre", ".reloc"];
+
 /// What some work took.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Cost {
@@ -157,10 +162,12 @@ impl Found {
     fn note(&mut self, compared: &Compared<'_>) {
         let object = &compared.correlated.parts.pair.path;
         self.refused(object, &compared.problems);
-        for section in &compared.correlated.parts.pair.base.sections {
-            if section.class == Class::Unknown {
-                self.differences.push(format!("{object}: section {} is of no known kind", section.name));
-            }
+        let sections = &compared.correlated.parts.pair.base.sections;
+        let unknown = sections.iter().filter(|section| section.class == Class::Unknown);
+        for name in
+            unknown.map(|section| section.name.as_str()).filter(|name| !NOT_FOR_PAYLOADS.contains(name))
+        {
+            self.differences.push(format!("{object}: section {name} is of no known kind"));
         }
         let copies = compared.correlated.new_copies().count();
         if copies > 0 {
