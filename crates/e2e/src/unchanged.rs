@@ -31,9 +31,8 @@ pub fn running(objects: &BaseObjects) -> Result<Vec<Bytes>, Problems> {
 }
 
 /// Sections of Xen's own assembler sources that no payload can bring, and so are of no known kind to the differ: a
-/// change there is refused. The loader reads no exception table but `.ex_table`, and base relocations are the EFI
-/// image's.
-const NOT_FOR_PAYLOADS: &[&str] = &[".ex_table.pre", ".reloc"];
+/// change there is refused. The loader reads no exception table but `.ex_table`, and the trampoline is for boot.
+const NOT_FOR_PAYLOADS: &[&str] = &[".ex_table.pre", ".trampoline_rel", ".trampoline_seg"];
 
 /// What some work took.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

@@ -39,7 +39,7 @@ pub(crate) fn document(rows: &[Row], lbt: f64) -> String {
          Every object of a whole build, with debug information, goes through the differ's stages parse, correlate \
          and compare, all in one run: against itself, and against the object of a second build from nothing at the \
          same path. Nothing may come out: no function, data or boot code that differs, no refusal, no section or \
-         relocation of an unknown kind (but for `.ex_table.pre` and `.reloc`, which no payload can bring). Equal \
+         relocation of an unknown kind (but for `.ex_table.pre`, `.trampoline_rel` and `.trampoline_seg`, which no payload can bring). Equal \
          bytes take no short cut. `cargo run --release -p xtask -- self --out DIR` writes this.\n\n\
          | Xen | compiler | objects | MB | differences to itself | differences to the second build | same bytes |\n\
          |---|---|--:|--:|--:|--:|--:|\n",

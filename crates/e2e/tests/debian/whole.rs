@@ -45,7 +45,7 @@ pub fn debian() -> Outcome {
         let debian = &setup.debian;
         let mut request = request(setup, debian.source_tree.clone(), debian.config.clone());
         request.want_symbols = false;
-        nothing_differs(request, 400)
+        nothing_differs(request, 370)
     })
 }
 
