@@ -296,8 +296,7 @@ fn make(plan: &BuildPlan, folder: &Path, progress: &dyn Progress) -> Result<(Sta
     kbuild.prepare()?;
     let which = "the original tree";
     let plain = |targets: &[&str]| -> Result<(), Problems> {
-        let end =
-            kbuild.run(&Call { targets, records: None, stop_at_link: false, keep_going: false }, progress)?;
+        let end = kbuild.run(&Call { targets, records: None, stop_at_link: false }, progress)?;
         if end.success { Ok(()) } else { Err(kbuild.failure(&end, which).into()) }
     };
     if plan.snapshot.built_in_place {
@@ -314,12 +313,8 @@ fn make(plan: &BuildPlan, folder: &Path, progress: &dyn Progress) -> Result<(Sta
     }
     progress.step("building the original");
     let records_folder = folder.join("records");
-    let call = Call {
-        targets: &[],
-        records: Some(&records_folder),
-        stop_at_link: !plan.request.want_symbols,
-        keep_going: false,
-    };
+    let call =
+        Call { targets: &[], records: Some(&records_folder), stop_at_link: !plan.request.want_symbols };
     let end = kbuild.run(&call, progress)?;
     if !end.success {
         return Err(kbuild.failure(&end, which).into());
