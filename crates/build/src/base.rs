@@ -40,6 +40,8 @@ const CACHE_VERSION: u32 = 2;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct State {
     version: u32,
+    /// The folder that it was made in: records, objects and make's own files hold paths.
+    folder: PathBuf,
     /// Whether the hypervisor was linked.
     symbols: bool,
     layout: FuncsLayout,
@@ -75,7 +77,8 @@ pub(crate) fn key(request: &Request, snapshot: &Snapshot, config: &[u8], tools: 
 
 fn state(folder: &Path) -> Option<State> {
     let state: State = serde_json::from_slice(&std::fs::read(folder.join("state.json")).ok()?).ok()?;
-    (state.version == CACHE_VERSION && folder.join("pristine/xen").is_dir()).then_some(state)
+    let here = fs::canonicalize(folder).is_ok_and(|folder| folder == state.folder);
+    (state.version == CACHE_VERSION && here && folder.join("pristine/xen").is_dir()).then_some(state)
 }
 
 /// Whether there is a kept build of that name.
@@ -336,6 +339,7 @@ fn make(plan: &BuildPlan, folder: &Path, progress: &dyn Progress) -> Result<(Sta
     }
     let state = State {
         version: CACHE_VERSION,
+        folder: folder.to_owned(),
         symbols: plan.request.want_symbols,
         layout,
         loader,

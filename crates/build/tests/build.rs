@@ -277,6 +277,17 @@ fn a_second_patch_uses_the_kept_build_and_sees_nothing_of_the_first() {
     assert!(!lab.base().join("tree/xen/common/stray.h").exists());
 }
 
+fn a_cache_that_was_moved_is_built_anew() {
+    let lab = Lab::new();
+    let first = lab.run(&[one_line()]).unwrap();
+    fs::rename(lab.root.join("cache"), lab.root.join("elsewhere")).unwrap();
+    let mut request = lab.request(&[one_line()]);
+    request.cache = lab.root.join("elsewhere");
+    let second = run(request, &Silent).unwrap();
+    assert_eq!(paths(&second), ["xen/common/a.o"]);
+    assert_eq!(second.base_objects.list(), first.base_objects.list());
+}
+
 fn an_edit_of_the_tree_between_two_runs_is_noticed() {
     let lab = Lab::new();
     let first = lab.run(&[one_line()]).unwrap();
@@ -624,6 +635,7 @@ fn main() -> ExitCode {
         a_header_reaches_all_that_read_it_and_one_source_may_give_several_objects,
         copies_archives_and_assembler_are_followed,
         a_second_patch_uses_the_kept_build_and_sees_nothing_of_the_first,
+        a_cache_that_was_moved_is_built_anew,
         an_edit_of_the_tree_between_two_runs_is_noticed,
         whatever_a_killed_run_left_the_next_one_is_right,
         the_same_input_gives_the_same_bytes_wherever_it_is_built,
