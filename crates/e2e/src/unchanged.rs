@@ -31,8 +31,9 @@ pub fn running(objects: &BaseObjects) -> Result<Vec<Bytes>, Problems> {
 }
 
 /// Sections of Xen's own assembler sources that no payload can bring, and so are of no known kind to the differ: a
-/// change there is refused. The loader reads no exception table but `.ex_table`, and the trampoline is for boot.
-const NOT_FOR_PAYLOADS: &[&str] = &[".ex_table.pre", ".trampoline_rel", ".trampoline_seg"];
+/// change there is refused. The loader reads no exception table but `.ex_table`, base relocations are the EFI image's,
+/// and the trampoline is for boot.
+const NOT_FOR_PAYLOADS: &[&str] = &[".ex_table.pre", ".reloc", ".trampoline_rel", ".trampoline_seg"];
 
 /// What some work took.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
