@@ -49,16 +49,35 @@ install_missing() {
     fi
     works apt-get --version || fail "these Debian packages are missing, and there is no apt-get: ${missing[*]}"
     say "Set-up: installing these Debian packages with apt-get: ${missing[*]}"
+    apt_get_update
+    apt_get install --no-install-recommends "${missing[@]}" >/dev/null || fail "apt-get install failed"
+}
+
+# apt-get as root, without questions.
+apt_get() {
     local root=()
     if [ "$(id -u)" -ne 0 ]; then
         works sudo -n true || say "Set-up: sudo may ask for your password."
         root=(sudo)
     fi
-    local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -o Dpkg::Use-Pty=0 -qq -y)
-    # The lists may be stale, or not there at all; an update that fails in part may still do.
-    "${root[@]}" "${apt[@]}" update </dev/null || say "Set-up: apt-get update failed; trying with the lists that are there."
-    "${root[@]}" "${apt[@]}" install --no-install-recommends "${missing[@]}" </dev/null >/dev/null ||
-        fail "apt-get install failed"
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o Dpkg::Use-Pty=0 -qq -y "$@" </dev/null
+}
+
+# The lists may be stale, or not there at all; an update that fails in part may still do.
+updated=
+apt_get_update() {
+    [ -n "$updated" ] || apt_get update || say "Set-up: apt-get update failed; trying with the lists that are there."
+    updated=yes
+}
+
+# The compiler of an older Xen, for a test that is skipped without it.
+install_old_compiler() {
+    works gcc-11 --version && return
+    works apt-get --version || return 0
+    say "Set-up: installing gcc-11 with apt-get, for Xen 4.14."
+    apt_get_update
+    apt_get install --no-install-recommends gcc-11 >/dev/null ||
+        say "Set-up: gcc-11 cannot be had; what needs it is skipped."
 }
 
 need_rust() {

@@ -4,6 +4,7 @@
 mod corpus;
 mod full;
 mod mutants;
+mod self_difference;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +36,9 @@ enum Task {
     Corpus(corpus::Corpus),
     /// Change one token of Xen's source at a time, and check that the differ finds what changed
     Mutants(mutants::Mutants),
+    /// Compare every object of whole builds with itself, and with that of a second build
+    #[command(name = "self")]
+    SelfDifference(self_difference::SelfDifference),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         Task::Full(full) => full.run(),
         Task::Corpus(corpus) => corpus.run(),
         Task::Mutants(mutants) => mutants.run(),
+        Task::SelfDifference(task) => task.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -20,7 +20,9 @@ mod tools;
 
 pub use cache::default_cache;
 pub use cpio::Archive;
-pub use debian::{DebianBoot, DebianXen, PINNED_VERSION, fetch, fetch_boot};
+pub use debian::{
+    DebianBoot, DebianXen, OLD_XEN_CC, OLD_XEN_VERSION, OldXen, PINNED_VERSION, fetch, fetch_boot, fetch_old,
+};
 pub use lab::{DEFAULT_TIMEOUT, Lab, Plan, PlanFile};
 pub use protocol::Stream;
 pub use report::{BootReport, Ended, State, StepResult, render_text};

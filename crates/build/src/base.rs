@@ -40,8 +40,8 @@ const CACHE_VERSION: u32 = 3;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct State {
     version: u32,
-    /// Where make ran: recorded commands name this path, so a copy elsewhere is worth nothing.
-    tree: PathBuf,
+    /// The folder that it was made in: records, objects and make's own files hold paths.
+    folder: PathBuf,
     /// Whether the hypervisor was linked.
     symbols: bool,
     layout: FuncsLayout,
@@ -77,9 +77,8 @@ pub(crate) fn key(request: &Request, snapshot: &Snapshot, config: &[u8], tools: 
 
 fn state(folder: &Path) -> Option<State> {
     let state: State = serde_json::from_slice(&std::fs::read(folder.join("state.json")).ok()?).ok()?;
-    let tree = fs::canonicalize(folder).ok()?.join("tree");
-    let usable = state.version == CACHE_VERSION && state.tree == tree && folder.join("pristine/xen").is_dir();
-    usable.then_some(state)
+    let here = fs::canonicalize(folder).is_ok_and(|folder| folder == state.folder);
+    (state.version == CACHE_VERSION && here && folder.join("pristine/xen").is_dir()).then_some(state)
 }
 
 /// Whether there is a kept build of that name.
@@ -300,8 +299,7 @@ fn make(plan: &BuildPlan, folder: &Path, progress: &dyn Progress) -> Result<(Sta
     kbuild.prepare()?;
     let which = "the original tree";
     let plain = |targets: &[&str]| -> Result<(), Problems> {
-        let end =
-            kbuild.run(&Call { targets, records: None, stop_at_link: false, keep_going: false }, progress)?;
+        let end = kbuild.run(&Call { targets, records: None, stop_at_link: false }, progress)?;
         if end.success { Ok(()) } else { Err(kbuild.failure(&end, which).into()) }
     };
     if plan.snapshot.built_in_place {
@@ -318,12 +316,8 @@ fn make(plan: &BuildPlan, folder: &Path, progress: &dyn Progress) -> Result<(Sta
     }
     progress.step("building the original");
     let records_folder = folder.join("records");
-    let call = Call {
-        targets: &[],
-        records: Some(&records_folder),
-        stop_at_link: !plan.request.want_symbols,
-        keep_going: false,
-    };
+    let call =
+        Call { targets: &[], records: Some(&records_folder), stop_at_link: !plan.request.want_symbols };
     let end = kbuild.run(&call, progress)?;
     if !end.success {
         return Err(kbuild.failure(&end, which).into());
@@ -345,7 +339,7 @@ fn make(plan: &BuildPlan, folder: &Path, progress: &dyn Progress) -> Result<(Sta
     }
     let state = State {
         version: CACHE_VERSION,
-        tree: kbuild.tree,
+        folder: folder.to_owned(),
         symbols: plan.request.want_symbols,
         layout,
         loader,

@@ -188,7 +188,7 @@ pub(crate) fn reconfigure(
     if !plan.changes.keys().any(is_kconfig) {
         return Ok(Vec::new());
     }
-    let call = Call { targets: &["olddefconfig"], records: None, stop_at_link: false, keep_going: false };
+    let call = Call { targets: &["olddefconfig"], records: None, stop_at_link: false };
     let end = kbuild.run(&call, progress)?;
     if !end.success {
         return Err(kbuild.failure(&end, "the patched tree").into());

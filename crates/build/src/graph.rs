@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::wrapper::{Record, Tool};
 
 /// One object of the original build.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct BaseObject {
     /// Relative to the tree, such as `xen/arch/x86/traps.o`.
     pub path: String,
@@ -20,7 +20,7 @@ pub struct BaseObject {
     pub linked: bool,
     /// Sections that the build renames after this object, on its way into the hypervisor: from, to. Data of
     /// xen/common/libelf, for example, goes into init sections so.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub renamed_later: BTreeMap<String, String>,
 }
 

@@ -39,8 +39,6 @@ pub(crate) struct Call<'a> {
     pub(crate) records: Option<&'a Path>,
     /// End at the link of the hypervisor.
     pub(crate) stop_at_link: bool,
-    /// Go on after a failure, with whatever does not depend on it.
-    pub(crate) keep_going: bool,
 }
 
 /// How it ended.
@@ -130,7 +128,8 @@ impl Kbuild<'_> {
         let make = Job::new("make")
             .dir(self.tree.join("xen"))
             .arg(format!("-j{}", self.request.jobs.max(1)))
-            .args(call.keep_going.then_some("-k"))
+            // Where linking xen.efi fails first, xen-syms is still to be made; and failing compilers are all told.
+            .args(call.records.map(|_| "-k"))
             .args(self.variables().map(|(name, value)| format!("{name}={value}")))
             .args(call.targets);
         let log = || self.log_file().map(Sink::File);
@@ -253,7 +252,8 @@ impl Kbuild<'_> {
 
 /// Whether everything was compiled and the symbol file linked, whatever failed after that.
 ///
-/// With functions in sections of their own, versions before 4.17 fail to link xen.efi; nobody needs it here.
+/// With functions in sections of their own, versions before 4.17 fail to link xen.efi, before xen-syms or after it;
+/// nobody needs it here.
 fn has_symbols(records: &[Record]) -> bool {
     let is_it = |record: &Record| {
         record.is_final_link() && record.code == 0 && Path::new(&record.output).ends_with("xen-syms")

@@ -45,7 +45,7 @@ pub(crate) fn build(plan: &BuildPlan, base: &Base, progress: &dyn Progress) -> R
     } else {
         line_neutral::files(&plan.changes)
     };
-    let first = job.attempt(&neutral, false)?;
+    let first = job.attempt(&neutral)?;
     if first.end.success {
         return Ok(patched(first, &neutral, Vec::new(), warnings));
     }
@@ -97,7 +97,7 @@ impl Job<'_> {
     /// Restores the original build and builds the patched tree, with the files of `neutral` in place of what
     /// the patch makes of them. Nothing of an attempt before is left: what make takes to be up to date would
     /// depend on how far several compilers had come.
-    fn attempt(&self, neutral: &Neutral, keep_going: bool) -> Result<Attempt, Problems> {
+    fn attempt(&self, neutral: &Neutral) -> Result<Attempt, Problems> {
         let Job { plan, base, kbuild, progress, .. } = self;
         let io = |error: std::io::Error| Problems::from(codes::io(&error));
         progress.step("restoring the original build");
@@ -112,7 +112,7 @@ impl Job<'_> {
         let config_changes = capture::reconfigure(plan, base, kbuild, *progress)?;
         progress.step("building the patched tree");
         let records = base.folder.join("patched-records");
-        let call = Call { targets: &[], records: Some(&records), stop_at_link: true, keep_going };
+        let call = Call { targets: &[], records: Some(&records), stop_at_link: true };
         let end = kbuild.run(&call, *progress)?;
         Ok(Attempt { end, config_changes, way: Way::Make { because } })
     }
@@ -140,11 +140,11 @@ impl Job<'_> {
     /// is. Otherwise the files are left plain that were read where a compiler failed; all, if that is not
     /// enough. The set does not depend on which of several compilers fails first, since all failures count.
     fn fall_back(&self, neutral: Neutral, warnings: Vec<Diagnostic>) -> Result<Patched, Problems> {
-        let plain = self.attempt(&Neutral::new(), false)?;
+        let plain = self.attempt(&Neutral::new())?;
         if !plain.end.success {
             return Err(self.failure(&plain).into());
         }
-        let all = self.attempt(&neutral, true)?;
+        let all = self.attempt(&neutral)?;
         let blamed = self.read_by_failures(&all.end.records, plain.end.records, &neutral);
         let rest: Neutral = neutral
             .iter()
@@ -152,12 +152,12 @@ impl Job<'_> {
             .map(|(path, text)| (path.clone(), text.clone()))
             .collect();
         if !blamed.is_empty() && !rest.is_empty() {
-            let partly = self.attempt(&rest, false)?;
+            let partly = self.attempt(&rest)?;
             if partly.end.success {
                 return Ok(patched(partly, &rest, blamed.into_iter().collect(), warnings));
             }
         }
-        let plain = self.attempt(&Neutral::new(), false)?;
+        let plain = self.attempt(&Neutral::new())?;
         if !plain.end.success {
             return Err(self.failure(&plain).into());
         }

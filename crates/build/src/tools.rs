@@ -64,6 +64,8 @@ impl Tools {
                 Some(path) => {
                     real.insert(tool, path);
                 }
+                // Debian names the packages of other versions as the programs: gcc-11, clang-14.
+                None if is_versioned(name) => missing(name, name),
                 None => missing(name, package),
             }
         }
@@ -86,6 +88,12 @@ impl Tools {
         }
         identify(real, toolchain).map_err(Problems::from)
     }
+}
+
+/// Whether a program's name ends in a version, as in `gcc-11`.
+fn is_versioned(name: &str) -> bool {
+    let version = name.rsplit_once('-').map_or("", |(_, version)| version);
+    !name.contains('/') && !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// A program as a shell would find it.

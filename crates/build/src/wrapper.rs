@@ -151,6 +151,12 @@ impl Record {
         let name = Path::new(&self.output).file_name().and_then(OsStr::to_str).unwrap_or("");
         self.tool == Tool::Ld && !self.partial && name.trim_start_matches('.').starts_with("xen-syms")
     }
+
+    /// Whether this is a link that makes the image for UEFI (any of its passes).
+    pub(crate) fn is_efi_link(&self) -> bool {
+        let name = Path::new(&self.output).file_name().and_then(OsStr::to_str).unwrap_or("");
+        self.tool == Tool::Ld && !self.partial && name.trim_start_matches('.').starts_with("xen.efi")
+    }
 }
 
 /// What a command line asks for.
@@ -440,7 +446,11 @@ fn run(link: &Path, args: &[OsString]) -> std::io::Result<i32> {
         code: 0,
         message: String::new(),
     };
-    if record.is_final_link() && std::env::var_os(STOP_AT_LINK).is_some() {
+    let stops = std::env::var_os(STOP_AT_LINK).is_some();
+    if stops && record.is_efi_link() {
+        return Ok(1);
+    }
+    if stops && record.is_final_link() {
         write_record(&records, &record)?;
         crate::tree::write_private(&records.join(REACHED_LINK), b"")?;
         return Ok(1);
@@ -633,7 +643,10 @@ mod tests {
         assert!(record("-T xen.lds -N prelink.o sym.o -o ./.xen-syms.0").is_final_link());
         assert!(record("-T xen.lds -N prelink.o sym.o -o /t/xen/xen-syms").is_final_link());
         assert!(!record("-r -o prelink.o a.o").is_final_link());
-        assert!(!record("-T efi.lds prelink.o -o ./.xen.efi.0x1.0").is_final_link());
+        let efi = record("-T efi.lds prelink.o -o ./.xen.efi.0x1.0");
+        assert!(efi.is_efi_link() && !efi.is_final_link());
+        assert!(!record("-o efi/check.efi efi/check.o").is_efi_link());
+        assert!(!record("-r -o prelink-efi.o a.o").is_efi_link());
     }
 
     #[test]

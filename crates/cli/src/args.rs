@@ -68,6 +68,10 @@ pub(crate) struct Build {
     /// Give lines the numbers that the patch gives them: functions that hold one are patched where it moves them
     #[arg(long)]
     pub(crate) keep_lines: bool,
+    /// Compiler of the hypervisor, a name to find in PATH or a path: the one that the shipped hypervisor was
+    /// made with; by default gcc
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) cc: Option<String>,
     /// How many compilers may run at once; by default one per processor
     #[arg(long, short, value_name = "N")]
     pub(crate) jobs: Option<std::num::NonZeroUsize>,

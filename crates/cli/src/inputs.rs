@@ -46,6 +46,8 @@ pub(crate) struct Inputs {
     pub(crate) below: Below,
     pub(crate) jobs: usize,
     pub(crate) keep_lines: bool,
+    /// Another compiler than gcc.
+    pub(crate) cc: Option<String>,
 }
 
 /// Reads a file; the diagnostic names it.
@@ -119,6 +121,7 @@ pub(crate) fn resolve(args: &Build) -> Result<Inputs, Problems> {
             .jobs
             .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),
         keep_lines: args.keep_lines,
+        cc: args.cc.clone(),
     })
 }
 

@@ -86,6 +86,25 @@ fn each_mistake_has_its_message_and_code() {
 }
 
 #[test]
+fn a_compiler_that_is_not_there_is_named() {
+    let dir = folder();
+    let file = |path: &str, text: &str| {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, text).expect("a file");
+    };
+    file("tree/Config.mk", "");
+    file("tree/xen/Makefile", "");
+    file("tree/xen/common/a.c", "int a;\n");
+    let ids = ["--depends", ID, "--xen-depends", ID];
+    let usual = ["build", "-s", "tree", "-c", "config", "-o", "out", "-p", "fix.patch", "--cc", "gcc-3"];
+    let ran = xsplice(dir.path(), &[&usual[..], &ids].concat());
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("error: gcc-3 is not there [tool-missing]"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("apt install gcc-3"), "{}", ran.stderr);
+}
+
+#[test]
 fn a_build_id_of_65_bytes_is_too_long_and_64_are_not() {
     let dir = folder();
     let id = |bytes: usize| "ab".repeat(bytes);

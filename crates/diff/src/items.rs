@@ -71,6 +71,7 @@ pub struct Items<'o> {
     symbols: BTreeMap<SectionId, Vec<usize>>,
     /// The fragments of each head, without the head.
     rest: BTreeMap<ItemId, Vec<ItemId>>,
+    has_asides: bool,
     aside_starts: BTreeSet<(SectionId, u64)>,
 }
 
@@ -83,6 +84,7 @@ impl<'o> Items<'o> {
             by_section: BTreeMap::new(),
             symbols: BTreeMap::new(),
             rest: BTreeMap::new(),
+            has_asides: false,
             aside_starts: BTreeSet::new(),
         };
         for (index, symbol) in object.symbols.iter().enumerate() {
@@ -277,7 +279,8 @@ impl<'o> Items<'o> {
 
     /// Every piece of code put aside is entered by a jump from elsewhere: the targets divide it.
     fn find_asides(&mut self) {
-        if !self.items.iter().any(|item| item.kind == ItemKind::Aside) {
+        self.has_asides = self.items.iter().any(|item| item.kind == ItemKind::Aside);
+        if !self.has_asides {
             return;
         }
         let mut starts = BTreeSet::new();
@@ -300,6 +303,11 @@ impl<'o> Items<'o> {
             }
         }
         self.aside_starts = starts;
+    }
+
+    /// Whether any code of the object is put aside.
+    pub(crate) fn has_asides(&self) -> bool {
+        self.has_asides
     }
 
     /// The piece of code put aside that holds an offset: its start and end in bytes from the section's start.

@@ -331,6 +331,9 @@ impl<'o> View<'o> {
 
     /// The pieces of code put aside that a function's fragment jumps to: item, start and end in the section.
     pub fn asides_of(&self, id: ItemId) -> BTreeSet<(ItemId, u64, u64)> {
+        if !self.items.has_asides() {
+            return BTreeSet::new();
+        }
         let item = self.items.get(id);
         let section = self.object().section(item.section);
         let relocations = section.relocations_in(item.start, item.end);
@@ -442,22 +445,27 @@ fn loose(
     code: std::ops::Range<u64>,
     relocations: &[Relocation],
 ) -> Option<Loose> {
-    let offsets = decoder.get_constant_offsets(instruction);
     let branch =
         matches!(instruction.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64);
-    let (at, width, target) = if branch {
-        (offsets.immediate_offset(), offsets.immediate_size(), instruction.near_branch_target())
+    let target = if branch {
+        instruction.near_branch_target()
     } else if instruction.is_ip_rel_memory_operand() {
-        (offsets.displacement_offset(), offsets.displacement_size(), instruction.ip_rel_memory_address())
+        instruction.ip_rel_memory_address()
     } else {
         return None;
     };
-    let field = instruction.ip() + at as u64;
-    if relocations.iter().any(|relocation| relocation.offset == field) {
-        return None;
-    }
     // The address of the code itself may be stored; a jump there is as good as any other inside.
     if code.contains(&target) && (branch || target != code.start) {
+        return None;
+    }
+    let offsets = decoder.get_constant_offsets(instruction);
+    let (at, width) = if branch {
+        (offsets.immediate_offset(), offsets.immediate_size())
+    } else {
+        (offsets.displacement_offset(), offsets.displacement_size())
+    };
+    let field = instruction.ip() + at as u64;
+    if relocations.iter().any(|relocation| relocation.offset == field) {
         return None;
     }
     let kind = if width == 4 { RelocKind::Pc32 } else { RelocKind::Small };

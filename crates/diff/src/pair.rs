@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use xsplice_dwarf::DebugInfo;
-use xsplice_objects::{Class, Object};
+use xsplice_objects::{Class, Home, Object, Relocation, SectionId};
 use xsplice_report::{Diagnostic, Place, Problems};
 
 use crate::codes::{AMBIGUOUS_DATA, NO_DEBUG_INFO};
@@ -254,8 +254,11 @@ impl<'p> Correlated<'p> {
                 groups.entry(key(item)).or_default().1.push(id);
             }
         }
-        let base_users = users(&self.parts.base);
-        let patched_users = users(&self.parts.patched);
+        // Without a choice nobody asks who uses what.
+        groups.retain(|_, (base, patched)| !base.is_empty() && !patched.is_empty());
+        let data = || groups.iter().filter(|((_, kind), _)| *kind != ItemKind::Function).map(|(_, ids)| ids);
+        let base_users = users(&self.parts.base, data().flat_map(|(base, _)| base));
+        let patched_users = users(&self.parts.patched, data().flat_map(|(_, patched)| patched));
         for ((name, kind), (base, patched)) in groups {
             if kind == ItemKind::Function {
                 if let ([b], [p]) = (&base[..], &patched[..]) {
@@ -458,13 +461,25 @@ impl Use {
 
 type Users = BTreeMap<ItemId, Use>;
 
-/// For each local data item the functions that refer to it, by name.
-fn users(items: &Items<'_>) -> Users {
-    let view = View::plain(items);
+/// For each of some data items the functions that refer to it, by name; others that lie in the same sections are
+/// in it, too.
+fn users<'i>(items: &Items<'_>, data: impl Iterator<Item = &'i ItemId>) -> Users {
     let mut users = Users::new();
+    let wanted: BTreeSet<SectionId> = data.map(|id| items.get(*id).section).collect();
+    if wanted.is_empty() {
+        return users;
+    }
+    let view = View::plain(items);
     for (id, item) in items.iter().filter(|(_, item)| item.kind == ItemKind::Function) {
         let section = items.object.section(item.section);
         let relocations = section.relocations_in(item.start, item.end);
+        let refers = |relocation: &Relocation| match items.object.symbol(relocation.symbol).home {
+            Home::Section(section) => wanted.contains(&section),
+            _ => false,
+        };
+        if !relocations.iter().any(refers) {
+            continue;
+        }
         let code = section.bytes(item.start, item.end);
         let ends = crate::meaning::decode(&code, relocations, item.start).ends;
         let name = plain_function(&items.get(items.head(id)).name).to_owned();

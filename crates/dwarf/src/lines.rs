@@ -154,7 +154,7 @@ impl DebugInfo {
         let whole = format!("{directory}/{name}");
         let whole = if name.starts_with('/') { name } else { &whole };
         let is_absolute = name.starts_with('/') || directory.starts_with('/');
-        let start = if is_absolute { "" } else { comp_dir };
+        let start = if is_absolute || is_replaced(comp_dir, directory) { "" } else { comp_dir };
         let rooted = is_absolute || comp_dir.starts_with('/');
         for part in start.split('/').chain(whole.split('/')) {
             match part {
@@ -177,6 +177,13 @@ impl DebugInfo {
         }
         path.into()
     }
+}
+
+/// Whether a directory is relative to the tree, not to the directory of the compilation: absolute ones become so when
+/// `-ffile-prefix-map=TREE=.` replaces the tree in both.
+fn is_replaced(comp_dir: &str, directory: &str) -> bool {
+    let top = |path: &str| path.strip_prefix("./").and_then(|path| path.split('/').next()).map(str::to_owned);
+    top(comp_dir).is_some() && top(comp_dir) == top(directory)
 }
 
 fn program<'a>(

@@ -154,6 +154,15 @@ pub(crate) struct Model {
 }
 
 impl Model {
+    /// An empty one with room for what a `.debug_info` of so many bytes usually holds.
+    pub fn for_size(size: usize) -> Model {
+        Model {
+            types: Vec::with_capacity(size / 64),
+            members: Vec::with_capacity(size / 32),
+            ..Model::default()
+        }
+    }
+
     pub fn members_of(&self, ty: u32) -> &[Member] {
         let range = &self.types[ty as usize].members;
         &self.members[range.start as usize..range.end as usize]

@@ -30,7 +30,8 @@ pub(crate) fn dwarf(sections: &Sections) -> gimli::Dwarf<Slice<'_>> {
 pub(crate) fn parse(sections: &Sections) -> Result<Model, Error> {
     let mut dwarf = dwarf(sections);
     dwarf.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
-    let mut model = Model::default();
+    let size = sections.bytes(elf::INFO).len();
+    let mut model = Model::for_size(size);
     let mut budget = Budget::new(sections);
     let mut headers = dwarf.units();
     while let Some(header) = headers.next()? {
@@ -66,7 +67,7 @@ pub(crate) fn parse(sections: &Sections) -> Result<Model, Error> {
         }
         .run()?;
     }
-    resolve(&mut model, sections.bytes(elf::INFO).len())?;
+    resolve(&mut model, size)?;
     finish_bit_fields(&mut model)?;
     Ok(model)
 }

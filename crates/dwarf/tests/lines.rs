@@ -87,6 +87,27 @@ fn instructions() {
     });
 }
 
+/// As the build gives it to compilers: the tree's path replaced by a dot, and headers found by absolute paths.
+#[test]
+fn paths_below_a_tree_that_is_replaced_by_a_dot() {
+    let above = sources().canonicalize().expect("the sources").parent().expect("a parent").to_owned();
+    let map = format!("-ffile-prefix-map={}=.", above.display());
+    let include = format!("-I{}/tests/lines/include", above.display());
+    for compiler in compilers() {
+        for dwarf in ["-gdwarf-4", "-gdwarf-5"] {
+            let object = compile(compiler, "lines/main.c", &[dwarf, "-O2", &map, &include]);
+            let info = DebugInfo::read(&object).expect("readable").expect("debug information");
+            let (section, offset) = trap(&object, "inlines");
+            let header = "lines/include/inline.h";
+            let expected = Some((format!("tests/{header}"), marked(header, "from_header trap")));
+            assert_eq!(info.line_at(&section, offset), expected, "{compiler} {dwarf}");
+            let (section, offset) = trap(&object, "traps");
+            let expected = Some(("tests/lines/main.c".to_owned(), marked("lines/main.c", "traps trap")));
+            assert_eq!(info.line_at(&section, offset), expected, "{compiler} {dwarf}");
+        }
+    }
+}
+
 #[test]
 fn changes_say_where_they_stand() {
     for dwarf in ["-gdwarf-4", "-gdwarf-5"] {

@@ -1,5 +1,5 @@
-//! What the end-to-end tests and the demo share: patches as edit recipes, and a tool that takes a section
-//! out of a payload.
+//! What the end-to-end tests, the demo and the project's tasks share: patches as edit recipes, a tool that takes a
+//! section out of a payload, and the comparison of objects that should be equal.
 //!
 //! A recipe says where to edit by names of functions and short anchors, and carries our own lines only. It
 //! becomes a unified diff against the tree at hand when it is used, so that no line of Xen's has to be kept.
@@ -10,5 +10,6 @@ pub mod hooks;
 pub mod kinds;
 mod recipe;
 pub mod recipes;
+pub mod unchanged;
 
 pub use recipe::{At, Edit, Made, Recipe, RecipeError};

@@ -12,7 +12,7 @@ const VERSION: &str = "DO(xen_version)";
 /// The last of its declarations.
 const DECLARED: &str = "xsm_xen_version";
 
-/// The demo's: what the control domain reads in /sys/hypervisor/properties/capabilities.
+/// The demo's, which fits older trees too: what the control domain reads in /sys/hypervisor/properties/capabilities.
 pub const DEMO: Recipe = Recipe {
     name: "demo-capabilities",
     what: "Say in the hypervisor's capabilities that it was live patched",

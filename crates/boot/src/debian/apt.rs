@@ -9,7 +9,7 @@ use fs_err as fs;
 use xsplice_process::{Finished, Job};
 use xsplice_report::{Diagnostic, Place, Problems};
 
-use super::sources::{self, Source};
+use super::sources::{self, Source, Wanted};
 use crate::cache::private_dir;
 use crate::codes;
 
@@ -25,19 +25,19 @@ pub(crate) struct Apt {
 }
 
 impl Apt {
-    /// Sets the folder up and updates its package lists.
+    /// Sets the folder up for a release of Debian and updates its package lists.
     ///
     /// An update that fails in part is no error: mirrors without source packages are common. What is
     /// missing then is noticed when it is asked for.
-    pub(crate) fn set_up(dir: &Path) -> Result<Apt, Problems> {
+    pub(crate) fn set_up(dir: &Path, release: &str, wanted: Wanted) -> Result<Apt, Problems> {
         for part in ["lists/partial", "cache/archives/partial"] {
             private_dir(&dir.join(part))?;
         }
         // apt runs in other folders than ours.
         let dir = fs::canonicalize(dir).map_err(codes::io)?;
         fs::write(dir.join("status"), "").map_err(codes::io)?;
-        let chosen = sources::choose(&machine_sources(), sources::keyring_exists());
-        fs::write(dir.join("xsplice.sources"), sources::render(&chosen)).map_err(codes::io)?;
+        let chosen = sources::choose(&machine_sources(), release, sources::keyring_exists());
+        fs::write(dir.join("xsplice.sources"), sources::render(&chosen, wanted)).map_err(codes::io)?;
         fs::write(dir.join("apt.conf"), configuration(&dir)?).map_err(codes::io)?;
         let mut apt = Apt { dir, complaint: String::new() };
         let finished = apt.run("apt-get", &["update"], None)?;
@@ -100,6 +100,14 @@ impl Apt {
         let args = ["source", "--download-only", "--only-source", &wanted];
         let finished = self.run("apt-get", &args, Some(dir))?;
         self.judge(&finished, &format!("the source of {wanted}"))
+    }
+
+    /// Downloads the original tarball of a source package into `dir`: what Xen's developers released.
+    pub(crate) fn tarball(&self, package: &str, version: &str, dir: &Path) -> Result<(), Problems> {
+        let wanted = format!("{package}={version}");
+        let args = ["source", "--download-only", "--only-source", "--tar-only", &wanted];
+        let finished = self.run("apt-get", &args, Some(dir))?;
+        self.judge(&finished, &format!("the original tarball of {wanted}"))
     }
 
     fn judge(&self, finished: &Finished, what: &str) -> Result<(), Problems> {

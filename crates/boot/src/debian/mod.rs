@@ -12,6 +12,7 @@ mod apt;
 pub(crate) mod kernel;
 pub(crate) mod pins;
 pub(crate) mod sources;
+mod tarball;
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,7 @@ use crate::cache::{Lock, private_dir, publish_dir, sweep};
 use crate::codes;
 use apt::Apt;
 pub use pins::PINNED_VERSION;
+pub use tarball::{OLD_XEN_CC, OLD_XEN_VERSION, OldXen, fetch_old};
 
 /// Binary packages that come from Xen's source package, all in one version.
 const XEN_PACKAGES: &[&str] = &[
@@ -148,7 +150,7 @@ impl<'a> Fetch<'a> {
     fn apt(&mut self) -> Result<&Apt, Problems> {
         if self.apt.is_none() {
             (self.progress)("updating private copies of Debian's package lists");
-            self.apt = Some(Apt::set_up(&self.dir.join("apt"))?);
+            self.apt = Some(Apt::set_up(&self.dir.join("apt"), sources::RELEASE, sources::Wanted::All)?);
         }
         self.apt.as_ref().ok_or_else(|| Diagnostic::new(codes::DOWNLOAD_FAILED, "apt was not set up").into())
     }

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 /// The Debian release whose packages are used.
-const RELEASE: &str = "bookworm";
+pub(crate) const RELEASE: &str = "bookworm";
 /// Where Debian's packages come from if the machine has no Debian mirror configured.
 const FALLBACK_URI: &str = "http://deb.debian.org/debian";
 /// Debian's own keys, from the package debian-archive-keyring.
@@ -110,19 +110,19 @@ fn kept(fields: &[(String, String)]) -> Vec<(String, String)> {
 
 /// From the machine's sources, those that serve the release's packages; where the machine has none, its
 /// Debian mirror with the release's name, or else Debian's own address.
-pub(crate) fn choose(machine: &[Source], keyring_exists: bool) -> Vec<Source> {
-    let wanted = ["", "-updates", "-security"].map(|tail| format!("{RELEASE}{tail}"));
+pub(crate) fn choose(machine: &[Source], release: &str, keyring_exists: bool) -> Vec<Source> {
+    let wanted = ["", "-updates", "-security"].map(|tail| format!("{release}{tail}"));
     let found: BTreeSet<Source> =
         machine.iter().filter(|source| wanted.contains(&source.suite)).cloned().collect();
     let mut chosen: Vec<Source> = found.into_iter().collect();
-    if !chosen.iter().any(|source| source.suite == RELEASE) {
+    if !chosen.iter().any(|source| source.suite == release) {
         let is_mirror = |source: &&Source| source.uri.trim_end_matches('/').ends_with("/debian");
         let mut options = Vec::new();
         if keyring_exists {
             options.push(("Signed-By".to_owned(), FALLBACK_KEYRING.to_owned()));
         }
         let uri = machine.iter().find(is_mirror).map_or(FALLBACK_URI, |source| &source.uri).to_owned();
-        chosen.push(Source { uri, suite: RELEASE.to_owned(), options });
+        chosen.push(Source { uri, suite: release.to_owned(), options });
     }
     chosen
 }
@@ -132,14 +132,25 @@ pub(crate) fn keyring_exists() -> bool {
     std::path::Path::new(FALLBACK_KEYRING).exists()
 }
 
-/// The sources in deb822 form, binary and source packages, without the indexes that nobody needs here.
-pub(crate) fn render(sources: &[Source]) -> String {
+/// Which packages of a release are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Binary and source packages.
+    All,
+    /// Source packages only.
+    Sources,
+}
+
+/// The sources in deb822 form, without the indexes that nobody needs here.
+pub(crate) fn render(sources: &[Source], wanted: Wanted) -> String {
+    let kinds = [("deb", "Packages"), ("deb-src", "Sources")];
+    let kinds = if wanted == Wanted::All { &kinds[..] } else { &kinds[1..] };
     let mut out = String::new();
     for source in sources {
-        for (kind, target) in [("deb", "Packages"), ("deb-src", "Sources")] {
+        for (kind, target) in kinds {
             out.push_str(&format!("Types: {kind}\nURIs: {}\nSuites: {}\n", source.uri, source.suite));
             out.push_str(&format!("Components: main\nTargets: {target}\n"));
-            if kind == "deb" {
+            if *kind == "deb" {
                 out.push_str("Architectures: amd64\n");
             }
             for (name, value) in &source.options {
@@ -190,8 +201,10 @@ mod tests {
         ];
         let found = parse(text, true);
         assert_eq!(found, expected);
-        let again = parse(&render(&found), true);
+        let again = parse(&render(&found, Wanted::All), true);
         assert_eq!(again, expected, "what is written reads the same");
+        let sources = render(&found, Wanted::Sources);
+        assert!(sources.contains("Types: deb-src\n") && !sources.contains("Types: deb\n"), "{sources}");
     }
 
     #[test]
@@ -202,14 +215,18 @@ mod tests {
             source("http://m/security", "bookworm-security", &[]),
             source("http://n/node", "nodistro", &[]),
         ];
-        assert_eq!(choose(&machine, true), [machine[1].clone(), machine[2].clone()]);
+        assert_eq!(choose(&machine, RELEASE, true), [machine[1].clone(), machine[2].clone()]);
     }
 
     #[test]
     fn another_release_keeps_its_mirror() {
         let machine = [source("http://mirror/debian/", "trixie", &[])];
         let keyring = [("Signed-By", FALLBACK_KEYRING)];
-        assert_eq!(choose(&machine, true), [source("http://mirror/debian/", "bookworm", &keyring)]);
-        assert_eq!(choose(&[], false), [source(FALLBACK_URI, "bookworm", &[])]);
+        assert_eq!(
+            choose(&machine, "bookworm", true),
+            [source("http://mirror/debian/", "bookworm", &keyring)]
+        );
+        assert_eq!(choose(&[], "bookworm", false), [source(FALLBACK_URI, "bookworm", &[])]);
+        assert_eq!(choose(&[], "bullseye", false), [source(FALLBACK_URI, "bullseye", &[])]);
     }
 }

@@ -89,6 +89,9 @@ fn request(inputs: &Inputs) -> Result<Request, Problems> {
     request.jobs = inputs.jobs;
     request.keep_lines = inputs.keep_lines;
     request.want_symbols = inputs.symbols.is_none();
+    if let Some(cc) = &inputs.cc {
+        request.toolchain.cc.clone_from(cc);
+    }
     Ok(request)
 }
 

@@ -11,6 +11,7 @@ mod killed;
 mod refusals;
 mod same;
 mod setup;
+mod whole;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use xsplice_e2e::recipes;
@@ -45,6 +46,8 @@ const TESTS: &[(&str, Test)] = &[
     ("same_bytes::with_empty_caches_elsewhere_after_a_killed_build", same::same_bytes),
     ("tree::of_another_owner_and_not_writable", same::foreign_owner),
     ("tree::on_a_read_only_mount", same::read_only_mount),
+    ("whole::each_object_of_debians_xen_against_itself", whole::debian),
+    ("whole::a_function_of_xen_4_14_and_each_object_against_itself", whole::old),
 ];
 
 fn main() {

@@ -1,0 +1,103 @@
+//! Whole builds: every object against itself, of Debian's Xen and of an older one, which also gets a payload.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use libtest_mimic::{Completion, Failed};
+use serde_json::Value;
+use xsplice_boot::{OLD_XEN_CC, OldXen};
+use xsplice_build::{Request, Silent};
+use xsplice_e2e::{recipes, unchanged};
+use xsplice_report::Problems;
+
+use crate::setup::{self, BUILDS, Setup};
+
+type Outcome = Result<Completion, Failed>;
+
+/// Ids that no hypervisor has: the private build's names are used, and it is not booted.
+const ID: &str = "0123456789abcdef0123456789abcdef01234567";
+
+fn told(problems: Problems) -> String {
+    problems.0.iter().map(|problem| format!("{} ({})\n", problem.what, problem.place)).collect()
+}
+
+/// Every object of the original build against itself: nothing may differ, and nothing be refused.
+fn nothing_differs(request: Request, at_least: usize) -> Result<(), String> {
+    let _shared = BUILDS.read().map_err(|error| error.to_string())?;
+    let replay = xsplice_build::replay(request, &Silent).map_err(told)?;
+    let objects = unchanged::running(replay.objects()).map_err(told)?;
+    if objects.len() < at_least {
+        return Err(format!("only {} objects, not {at_least}", objects.len()));
+    }
+    let own: Vec<&[u8]> = objects.iter().map(|(_, bytes)| bytes.as_slice()).collect();
+    let found = unchanged::compare(&objects, &own);
+    if found.differences.is_empty() { Ok(()) } else { Err(found.differences.join("\n")) }
+}
+
+fn request(setup: &Setup, tree: PathBuf, config: PathBuf) -> Request {
+    let logs = setup.work.join("whole-logs");
+    Request::new(tree, Vec::new(), config, &setup.cache, &setup.xsplice, logs)
+}
+
+/// The build that the other tests have kept.
+pub fn debian() -> Outcome {
+    setup::with(|setup| {
+        let debian = &setup.debian;
+        let mut request = request(setup, debian.source_tree.clone(), debian.config.clone());
+        request.want_symbols = false;
+        nothing_differs(request, 370)
+    })
+}
+
+/// One changed function of Xen 4.14.6, with the compiler of its time; then its objects against themselves.
+pub fn old() -> Outcome {
+    if !Command::new(OLD_XEN_CC)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        let why = format!("{OLD_XEN_CC} is not there");
+        // As everywhere: a machine that claims to be complete lacks nothing.
+        let complete = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+        return if complete { Err(why.into()) } else { Ok(Completion::ignored_with(why)) };
+    }
+    setup::with(|setup| {
+        let OldXen { source_tree, config } = xsplice_boot::fetch_old(&setup.cache, &|_| {}).map_err(told)?;
+        let recipe = &recipes::DEMO;
+        let made = recipe.make(&source_tree).map_err(|error| error.to_string())?;
+        let mut build = setup.build("old-xen", &made.diff)?;
+        build.tree.clone_from(&source_tree);
+        build.config.clone_from(&config);
+        build.xen_syms = None;
+        build.args = ["--cc", OLD_XEN_CC, "--depends", ID, "--xen-depends", ID].map(str::to_owned).to_vec();
+        let built = build.run()?;
+        built.bytes()?;
+        if built.functions() != ["arch_get_xen_caps"] {
+            return Err(format!("{:?} are replaced", built.functions()));
+        }
+        let output = Command::new(&setup.xsplice)
+            .args(["--json", "inspect"])
+            .arg(&built.payload)
+            .output()
+            .map_err(|error| error.to_string())?;
+        let shown: Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+        layout_of_4_14(&shown)?;
+        let mut request = request(setup, source_tree, config);
+        request.toolchain.cc = OLD_XEN_CC.to_owned();
+        nothing_differs(request, 300)
+    })
+}
+
+/// Xen 4.14's struct livepatch_func has 104 bytes (three pointers, two 32-bit sizes, a version, 31 opaque bytes,
+/// two flags, 6 bytes of padding, and an expectation of 32) and version 2.
+fn layout_of_4_14(shown: &Value) -> Result<(), String> {
+    let sections = shown["sections"].as_array().cloned().unwrap_or_default();
+    let funcs = sections.iter().find(|section| section["name"] == ".livepatch.funcs");
+    let size = funcs.map(|section| section["size"].clone());
+    let version = &shown["functions"][0]["version"];
+    if size == Some(104.into()) && *version == 2 {
+        return Ok(());
+    }
+    Err(format!("one entry of version {version} has {size:?} bytes"))
+}
