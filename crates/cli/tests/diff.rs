@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use desk::Desk;
+use desk::{Desk, must};
 
 const CODE: &str = r#"
 #include "hv.h"

@@ -187,7 +187,7 @@ fn check_compiler(parts: &[Parts<'_>], world: &World<'_>, problems: &mut Problem
         )
         .at(place)
         .why("Functions of the touched objects were compared with the shipped ones; what another compiler made of the rest is not known.")
-        .advice("Install the compiler of the shipped build and put a folder in front of PATH in which it is called gcc."),
+        .advice("Install the compiler of the shipped build, and choose it with --cc."),
     );
 }
 

@@ -366,11 +366,11 @@ impl Stages<'_> {
             payload: image.bytes(),
             name: &entry.name(),
             xen_syms: Some(&self.shipped.bytes),
-            below: &[],
             xen_build_id: id.clone(),
             depends: id,
             funcs_version: self.capture.funcs_layout.as_ref().map(|funcs| funcs.version),
             funcs_size: self.capture.funcs_layout.as_ref().map(|funcs| funcs.size),
+            ..VerifyInput::default()
         });
         if verdict.is_accepted() { Ok(()) } else { Err(verdict.problems) }
     }
