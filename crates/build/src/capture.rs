@@ -168,13 +168,44 @@ pub(crate) fn wake_readers(plan: &BuildPlan, base: &Base) -> std::io::Result<()>
             readers.extend(record.inputs.iter().map(|file| record.dir.join(file)));
         }
     }
+    touch(base, readers)
+}
+
+/// Gives files of the private copy a new time; others are left alone.
+fn touch(base: &Base, files: impl IntoIterator<Item = PathBuf>) -> std::io::Result<()> {
     let now = std::fs::FileTimes::new().set_modified(std::time::SystemTime::now());
-    for file in readers {
+    for file in files {
         if file.is_file() && fs::canonicalize(&file)?.starts_with(base.tree()) {
             std::fs::OpenOptions::new().append(true).open(file)?.set_times(now)?;
         }
     }
     Ok(())
+}
+
+/// Lets make rebuild what it left alone though the assembler reads a file of it that the build made anew, and
+/// differently: make does not know of that. Says whether there is anything.
+pub(crate) fn wake_stale(base: &Base, remade: &[Record]) -> std::io::Result<bool> {
+    let made: BTreeSet<(&Path, &str)> =
+        remade.iter().map(|record| (record.dir.as_path(), record.output.as_str())).collect();
+    let mut differs: BTreeMap<PathBuf, bool> = BTreeMap::new();
+    let mut stale = BTreeSet::new();
+    let old = base.records.iter().filter(|record| record.compiles());
+    for record in old.filter(|record| !made.contains(&(record.dir.as_path(), record.output.as_str()))) {
+        for file in record.assembled.iter().flatten() {
+            let now = record.dir.join(file);
+            let Ok(inside) = now.strip_prefix(base.tree()) else { continue };
+            let before = base.pristine().join(inside);
+            let differs = differs
+                .entry(now.clone())
+                .or_insert_with(|| std::fs::read(&now).ok() != std::fs::read(before).ok());
+            if *differs {
+                stale.extend(record.inputs.iter().map(|file| record.dir.join(file)));
+            }
+        }
+    }
+    let any = !stale.is_empty();
+    touch(base, stale)?;
+    Ok(any)
 }
 
 /// Runs olddefconfig again where the patch touches Kconfig: new options get their defaults.

@@ -113,7 +113,13 @@ impl Job<'_> {
         progress.step("building the patched tree");
         let records = base.folder.join("patched-records");
         let call = Call { targets: &[], records: Some(&records), stop_at_link: true };
-        let end = kbuild.run(&call, *progress)?;
+        let mut end = kbuild.run(&call, *progress)?;
+        if end.success && capture::wake_stale(base, &end.records).map_err(io)? {
+            progress.step("compiling what reads files that were made anew");
+            let more = kbuild.run(&call, *progress)?;
+            end.success = more.success;
+            end.records.extend(more.records);
+        }
         Ok(Attempt { end, config_changes, way: Way::Make { because } })
     }
 

@@ -35,6 +35,12 @@ const FILES: &[(&str, &str)] = &[
         "common/t.c",
         "asm (\".include \\\"xen/thunk.h\\\"\");\nint t(void) { asm volatile (\"THUNK\"); return 1; }\n",
     ),
+    ("common/macros.c", ".macro WAIT\n#include <xen/wait.h>\n.endm\n"),
+    (
+        "common/u.c",
+        "asm (\".include \\\"generated/macros.h\\\"\");\nint u(void) { asm volatile (\"WAIT\"); return 1; }\n",
+    ),
+    ("include/xen/wait.h", "pause\n"),
     ("include/xen/thunk.h", ".macro THUNK\nnop\n.endm\n"),
     (
         "common/a.c",
@@ -232,6 +238,7 @@ fn all_objects_of_the_original_are_known() {
             "xen/common/multi_2.o xen/common/multi.c",
             "xen/common/multi_3.o xen/common/multi.c",
             "xen/common/t.o xen/common/t.c",
+            "xen/common/u.o xen/common/u.c",
             "xen/common/version.o xen/common/version.c",
             "xen/lib/l.o xen/lib/l.c",
         ]
@@ -673,6 +680,7 @@ fn main() -> ExitCode {
         commands::only_readers_whose_text_differs_are_compiled,
         commands::what_the_build_makes_from_a_header_is_for_make,
         commands::what_the_assembler_reads_by_itself_counts,
+        commands::what_the_assembler_reads_of_what_the_build_makes_counts,
         commands::added_files_and_generators_are_for_make,
         commands::a_global_name_that_is_there_already_is_named,
         commands::a_command_that_gives_something_else_outside_make_is_not_used,

@@ -2,7 +2,7 @@
 # call to a temporary object, objcopy to the one that counts, an archive, one object linked before the rest.
 include ../Config.mk
 OBJS := common/a.o common/b.o common/multi_2.o common/multi_3.o common/version.o common/livepatch.o
-OBJS += common/i.init.o common/t.o arch/x86/entry.o
+OBJS += common/i.init.o common/t.o common/u.o arch/x86/entry.o
 LIBS := lib/l.o
 FLAGS := -D__XEN__ -O2 -nostdinc -fno-builtin -fno-pic -ffreestanding -Iinclude -include include/generated/autoconf.h $(EXTRA)
 
@@ -34,7 +34,10 @@ include/generated/offsets.h: common/offsets.c include/xen/s.h | include/generate
 	sed -n 's/^[[:space:]]*->/#define /p' common/offsets.s > $@.new
 	cmp -s $@.new $@ || cp $@.new $@
 
-GENERATED := include/generated/offsets.h include/generated/autoconf.h include/generated/xlat.h include/xen/compile.h
+include/generated/macros.h: common/macros.c include/xen/wait.h | include/generated/autoconf.h
+	$(CC) $(FLAGS) -D__ASSEMBLY__ -P -E $< -o $@
+
+GENERATED := include/generated/macros.h include/generated/offsets.h include/generated/autoconf.h include/generated/xlat.h include/xen/compile.h
 
 define compile
 	$(CC) -MMD -MP -MF $(@D)/.$(@F).d $(FLAGS) $(1) -c $< -o $(@D)/.$(@F).tmp -MQ $@

@@ -97,6 +97,17 @@ pub(crate) fn what_the_assembler_reads_by_itself_counts() {
     assert_eq!(paths(&built), ["xen/common/t.o"]);
 }
 
+pub(crate) fn what_the_assembler_reads_of_what_the_build_makes_counts() {
+    // The object's own makefile rule names neither the header nor the file made of it.
+    let lab = Lab::new();
+    let built = lab.run(&[edit("xen/include/xen/wait.h", "pause", "nop")]).unwrap();
+    assert_eq!(by_make(&built), "xen/include/generated/macros.h is made anew and comes out different");
+    assert_eq!(paths(&built), ["xen/common/u.o"]);
+    assert_eq!(built.objects[0].reached_by, ["xen/include/generated/macros.h"]);
+    let built = lab.run(&[edit("xen/include/xen/wait.h", "pause", "pause /* words */")]).unwrap();
+    assert_eq!(built.way, by_commands(0, &[]));
+}
+
 pub(crate) fn added_files_and_generators_are_for_make() {
     let lab = Lab::new();
     for (patch, because) in [
