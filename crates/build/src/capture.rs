@@ -13,7 +13,7 @@ use crate::codes;
 use crate::config::{self, ConfigChange};
 use crate::direct::Way;
 use crate::funcs_layout::{FuncsLayout, LoaderTraits};
-use crate::graph::{BaseObject, Graph, Made};
+use crate::graph::{BaseObject, Graph, Made, untemporary};
 use crate::kbuild::{Call, Kbuild};
 use crate::line_neutral::{LineNumbers, Neutral};
 use crate::patched;
@@ -182,23 +182,26 @@ fn touch(base: &Base, files: impl IntoIterator<Item = PathBuf>) -> std::io::Resu
     Ok(())
 }
 
-/// Lets make rebuild what it left alone though the assembler reads a file of it that the build made anew, and
+/// Lets make rebuild what is older than a file that its assembler reads by itself, and that the build made anew and
 /// differently: make does not know of that. Says whether there is anything.
-pub(crate) fn wake_stale(base: &Base, remade: &[Record]) -> std::io::Result<bool> {
-    let made: BTreeSet<(&Path, &str)> =
-        remade.iter().map(|record| (record.dir.as_path(), record.output.as_str())).collect();
-    let mut differs: BTreeMap<PathBuf, bool> = BTreeMap::new();
+pub(crate) fn wake_stale(base: &Base) -> std::io::Result<bool> {
+    let written = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    // When each file was made anew; none where it is as it was.
+    let mut remade: BTreeMap<PathBuf, Option<std::time::SystemTime>> = BTreeMap::new();
     let mut stale = BTreeSet::new();
-    let old = base.records.iter().filter(|record| record.compiles());
-    for record in old.filter(|record| !made.contains(&(record.dir.as_path(), record.output.as_str()))) {
+    for record in base.records.iter().filter(|record| record.compiles()) {
+        let output = record.dir.join(&record.output);
+        let object = untemporary(&output.to_string_lossy()).map(PathBuf::from);
+        let made = written(&output).max(object.as_deref().and_then(written));
         for file in record.assembled.iter().flatten() {
             let now = record.dir.join(file);
             let Ok(inside) = now.strip_prefix(base.tree()) else { continue };
             let before = base.pristine().join(inside);
-            let differs = differs
-                .entry(now.clone())
-                .or_insert_with(|| std::fs::read(&now).ok() != std::fs::read(before).ok());
-            if *differs {
+            let at = remade.entry(now.clone()).or_insert_with(|| {
+                let differs = std::fs::read(&now).ok() != std::fs::read(before).ok();
+                written(&now).filter(|_| differs)
+            });
+            if at.is_some_and(|at| made.is_none_or(|made| made < at)) {
                 stale.extend(record.inputs.iter().map(|file| record.dir.join(file)));
             }
         }

@@ -33,7 +33,7 @@ use crate::parallel::in_parallel;
 use crate::plan::BuildPlan;
 use crate::replay::without_outputs;
 use crate::request::Progress;
-use crate::same_text::{Tokens, tokens};
+use crate::same_text::{Tokens, lines, tokens};
 use crate::tree;
 use crate::units::{Step, Unit, units};
 use crate::wrapper::{self, Record, Tool, added_flags};
@@ -85,11 +85,19 @@ pub(crate) fn for_make(touched: &[TouchedFile]) -> Option<String> {
 /// What was found out about a kept build's commands; kept with it.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Known {
+    /// [`KNOWN_VERSION`] of the program that wrote it.
+    version: u32,
     /// Objects (as the compiler names them) whose command gave what make gave.
     shown: BTreeSet<String>,
     /// The original texts, by the same names.
     texts: BTreeMap<String, Tokens>,
 }
+
+/// To be raised whenever texts are read in another way, or commands called in another.
+const KNOWN_VERSION: u32 = 1;
+
+/// Options under which the compiler puts lines and columns into objects: equal tokens are no equal objects then.
+const PLACES_IN_OBJECTS: &[&str] = &["UBSAN", "COVERAGE"];
 
 /// Where they are kept, in the folder of the kept build.
 const KNOWN: &str = "commands.json";
@@ -124,12 +132,20 @@ impl<'a> Direct<'a> {
         let reaches = |file: &&TouchedFile| file.class.can_reach_hypervisor();
         let touched: BTreeSet<String> =
             plan.touched.iter().filter(reaches).map(|file| file.path.clone()).collect();
+        let unreaching: BTreeSet<String> =
+            plan.touched.iter().filter(|file| !reaches(file)).map(|file| file.path.clone()).collect();
         let mut graph = Graph::new(&base.tree(), base.records.clone());
         let mut readers: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
         for index in 0..graph.records.len() {
             if graph.records[index].tool == Tool::Cc && graph.records[index].code == 0 {
-                let read: BTreeSet<String> =
-                    graph.dependencies(index).intersection(&touched).cloned().collect();
+                let all = graph.dependencies(index);
+                if let Some(read) = all.intersection(&unreaching).next() {
+                    return Err(format!(
+                        "{} reads {read} all the same",
+                        graph.records[index].inputs.join(" ")
+                    ));
+                }
+                let read: BTreeSet<String> = all.intersection(&touched).cloned().collect();
                 if !read.is_empty() {
                     readers.insert(index, read);
                 }
@@ -139,9 +155,16 @@ impl<'a> Direct<'a> {
             return Err(format!("no recorded command reads {unread}"));
         }
         let texts = readers.keys().copied().filter(|&index| graph.records[index].text).collect();
-        let units = units(&mut graph, &readers, &base.pristine())?;
+        let mut units = units(&mut graph, &readers, &base.pristine())?;
         let known = std::fs::read(base.folder.join(KNOWN)).ok();
-        let known = known.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let known: Option<Known> = known.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let known = known
+            .filter(|known| known.version == KNOWN_VERSION)
+            .unwrap_or_else(|| Known { version: KNOWN_VERSION, ..Known::default() });
+        let config = crate::base::read_config(&base.pristine()).map_err(|problem| problem.what)?;
+        if PLACES_IN_OBJECTS.iter().any(|option| config.get(*option).is_some_and(|value| value == "y")) {
+            units.iter_mut().for_each(|unit| unit.by_text = false);
+        }
         Ok(Direct { plan, base, graph, units, texts, touched, known })
     }
 
@@ -163,9 +186,9 @@ impl<'a> Direct<'a> {
         capture::apply(self.plan, neutral, &self.base.tree()).map_err(io)?;
         let made_after = self.made_texts(&run)?;
         // Where one fails, the compilations are likely to fail, too, and all failures are wanted.
-        let fails = made_after.iter().find(|(_, text)| text.is_none()).map(|(index, _)| *index);
+        let fails = made_after.iter().any(|(_, text)| text.is_none());
         let changed = differing(&made_before, &made_after);
-        if let Some(changed) = changed.filter(|_| fails.is_none()) {
+        if let Some(changed) = changed.filter(|_| !fails) {
             let record = &self.graph.records[changed];
             let output = match record.output.as_str() {
                 "" => format!("a text made of {}", record.inputs.join(" ")),
@@ -182,6 +205,11 @@ impl<'a> Direct<'a> {
         tree::remove(&run.records).and_then(|()| tree::create_private_dir(&run.records)).map_err(io)?;
         let success = self.compile(&run, &open, true, Some(progress))?;
         let records = wrapper::read_new_records(&run.records, &mut BTreeSet::new()).map_err(io)?;
+        if success && changed.is_some() {
+            return Ok(Attempted::ForMake(
+                "a text that the build makes cannot be made by its command".to_owned(),
+            ));
+        }
         if success && let Some(because) = self.changed_outside(&open)? {
             return Ok(Attempted::ForMake(because));
         }
@@ -247,7 +275,7 @@ impl<'a> Direct<'a> {
     }
 
     /// What the build's calls for text give in the tree as it is.
-    fn made_texts(&self, run: &Run<'_>) -> Result<Vec<(usize, Option<Tokens>)>, Problems> {
+    fn made_texts(&self, run: &Run<'_>) -> Result<Vec<(usize, Option<String>)>, Problems> {
         in_parallel(run.kbuild.request.jobs, &self.texts, |&index| {
             let record = &self.graph.records[index];
             let file = run.kbuild.temporary.join(format!("text-{index}"));
@@ -259,7 +287,7 @@ impl<'a> Direct<'a> {
             }
             let text = fs::read(&file).map_err(|error| codes::io(&error))?;
             fs::remove_file(&file).map_err(|error| codes::io(&error))?;
-            Ok((index, Some(tokens(&text))))
+            Ok((index, Some(lines(&text))))
         })
         .map_err(Problems::from)
     }
@@ -370,7 +398,7 @@ impl<'a> Direct<'a> {
 }
 
 /// The first call for text whose results differ.
-fn differing(before: &[(usize, Option<Tokens>)], after: &[(usize, Option<Tokens>)]) -> Option<usize> {
+fn differing(before: &[(usize, Option<String>)], after: &[(usize, Option<String>)]) -> Option<usize> {
     let pair = before.iter().zip(after).find(|(before, after)| before.1.is_none() || before != after)?;
     Some(pair.0.0)
 }

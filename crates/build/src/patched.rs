@@ -38,6 +38,8 @@ struct Attempt {
 /// Builds the patched tree.
 pub(crate) fn build(plan: &BuildPlan, base: &Base, progress: &dyn Progress) -> Result<Patched, Problems> {
     let kbuild = base::kbuild(plan, &base.folder, "patched-build.log");
+    // What reads a file is told by paths as the tree's links resolve them, whatever the last run left there.
+    tree::mirror(&base.pristine(), &base.tree()).map_err(|error| codes::io(&error))?;
     let direct = RefCell::new(Direct::new(plan, base));
     let job = Job { plan, base, kbuild, direct, progress };
     let (neutral, warnings) = if plan.request.keep_lines {
@@ -114,7 +116,7 @@ impl Job<'_> {
         let records = base.folder.join("patched-records");
         let call = Call { targets: &[], records: Some(&records), stop_at_link: true };
         let mut end = kbuild.run(&call, *progress)?;
-        if end.success && capture::wake_stale(base, &end.records).map_err(io)? {
+        if end.success && capture::wake_stale(base).map_err(io)? {
             progress.step("compiling what reads files that were made anew");
             let more = kbuild.run(&call, *progress)?;
             end.success = more.success;

@@ -47,6 +47,19 @@ pub(crate) fn tokens(text: &[u8]) -> Tokens {
     }
 }
 
+/// Reads a text of whatever kind: BLAKE3 of its lines, those left out that are empty or say where the next one came
+/// from. Unlike C, assembler and lists know where a line ends.
+pub(crate) fn lines(text: &[u8]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for line in text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii) {
+        let marker = line.strip_prefix(b"#").map(<[u8]>::trim_ascii_start);
+        if !line.is_empty() && !marker.is_some_and(|rest| rest.first().is_some_and(u8::is_ascii_digit)) {
+            hasher.update(line).update(b"\n");
+        }
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
 /// Appends a line with each run of spaces outside quotes as one space.
 fn squeeze(line: &[u8], kept: &mut Vec<u8>) {
     let mut quote = None;
@@ -124,6 +137,14 @@ mod tests {
             "x\n#pragma GCC visibility push(hidden)\ny",
             "x\n\n  #pragma GCC visibility push(hidden)\n# 3 \"f\"\ny"
         ));
+    }
+
+    #[test]
+    fn other_texts_know_where_a_line_ends() {
+        assert_eq!(lines(b"# 1 \"a.S\"\n\tnop\n\nret\n"), lines(b"nop\n# 3 \"a.S\" 2\n\n\nret"));
+        assert_ne!(lines(b"nop # x\nlfence"), lines(b"nop # x lfence"));
+        assert_ne!(lines(b"a b"), lines(b"a\nb"));
+        assert_ne!(lines(b"#APP\nret"), lines(b"ret"));
     }
 
     #[test]

@@ -61,6 +61,9 @@ pub(crate) fn units(
             }
             return Err(format!("nothing is left of {output}, so it cannot be compared"));
         }
+        if let Some(object) = object.as_ref().filter(|object| !results.contains(object)) {
+            return Err(format!("how {object} is made of {output} is not known"));
+        }
         let assembled = graph.assembled(record);
         let by_text = source.ends_with(".c") && !touched.contains(&source) && touched.is_disjoint(&assembled);
         units.push(Unit { record, output, steps, results, object, by_text });
@@ -170,6 +173,13 @@ mod tests {
         assert_eq!(error, "xen/d/a.o is changed in place after it was made");
         let error = find(vec![compiled.clone()], "xen/d/a.c", &["xen/d/a.c"]).unwrap_err();
         assert_eq!(error, "nothing is left of xen/d/a.o, so it cannot be compared");
+        let copied = vec![
+            record(Tool::Cc, "d/.a.o.tmp", "d/a.c", None),
+            record(Tool::Ld, "prelink.o", "d/a.o", None),
+            record(Tool::Ld, "xen-syms", "prelink.o", None),
+        ];
+        let error = find(copied, "xen/d/a.c", &["xen/d/.a.o.tmp", "xen/d/a.o"]).unwrap_err();
+        assert_eq!(error, "how xen/d/a.o is made of xen/d/.a.o.tmp is not known");
         // The tables of symbols: their sources are gone, too.
         compiled.inputs = vec![".xen-syms.0.S".to_owned()];
         assert_eq!(find(vec![compiled], "xen/include/h.h", &[]).unwrap(), []);

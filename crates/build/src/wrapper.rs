@@ -502,7 +502,10 @@ fn call(
         let mut read = parse_depfile(&String::from_utf8_lossy(&fs::read(&file)?));
         // The compiler's own output, under a name that no two calls share, is no file of the build.
         let temporary = std::env::temp_dir();
-        read.retain(|name| !Path::new(name).starts_with(&temporary) && !record.inputs.contains(name));
+        // The source is named without its folder.
+        let is_input =
+            |name: &String| record.inputs.iter().any(|input| input.rsplit('/').next() == Some(name));
+        read.retain(|name| !Path::new(name).starts_with(&temporary) && !is_input(name));
         record.assembled = Some(read);
         fs::remove_file(file)?;
     }

@@ -679,6 +679,7 @@ fn main() -> ExitCode {
         commands::a_header_that_changes_no_program_compiles_nothing,
         commands::only_readers_whose_text_differs_are_compiled,
         commands::what_the_build_makes_from_a_header_is_for_make,
+        commands::a_text_that_cannot_be_made_any_more_is_no_success,
         commands::what_the_assembler_reads_by_itself_counts,
         commands::what_the_assembler_reads_of_what_the_build_makes_counts,
         commands::added_files_and_generators_are_for_make,

@@ -84,6 +84,24 @@ pub(crate) fn what_the_build_makes_from_a_header_is_for_make() {
     assert_eq!(built.objects[0].reached_by, ["xen/include/generated/offsets.h"]);
 }
 
+pub(crate) fn a_text_that_cannot_be_made_any_more_is_no_success() {
+    let lab = Lab::new();
+    let broken = edit("xen/common/offsets.c", "b))", "gone))");
+    assert_eq!(only(lab.run(&[broken])).code.name, "compile-failed");
+    // All that is compiled does well without the member.
+    let header = lab.root.join("tree/xen/include/xen/s.h");
+    put(&header, "struct s { int a; int b; int c; };\n");
+    let offsets = lab.root.join("tree/xen/common/offsets.c");
+    let text = fs::read_to_string(&offsets).unwrap();
+    put(&offsets, &text.replace("b))", "c))"));
+    let patch = "--- a/xen/include/xen/s.h\n+++ b/xen/include/xen/s.h\n@@ -1 +1 @@\n-struct s { int a; int b; int c; };\n+struct s { int a; int b; };\n";
+    let problem = only(lab.run(&[patch.to_owned()]));
+    assert_eq!(
+        (problem.code.name, problem.place.object.as_deref()),
+        ("compile-failed", Some("xen/common/offsets.s"))
+    );
+}
+
 pub(crate) fn what_the_assembler_reads_by_itself_counts() {
     let lab = Lab::new();
     let patch = edit("xen/include/xen/thunk.h", "nop", "pause");
