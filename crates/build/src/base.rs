@@ -88,11 +88,22 @@ pub(crate) fn is_complete(cache: &Path, key: &str) -> bool {
 
 /// A lock on a file; ends with the value.
 #[derive(Debug)]
-struct Lock {
+pub(crate) struct Lock {
     _file: fs::File,
 }
 
 impl Lock {
+    /// Takes a lock of its own at once, if nobody else has one. Makes no file.
+    pub(crate) fn try_alone(path: &Path) -> std::io::Result<Option<Lock>> {
+        let mut options = fs::OpenOptions::new();
+        let file = options.write(true).open(path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock { _file: file })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Waits for the lock; a signal ends the wait.
     fn take(path: &Path, exclusive: bool, progress: &dyn Progress) -> Result<Lock, Diagnostic> {
         let mut options = fs::OpenOptions::new();

@@ -37,6 +37,25 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Boot a Xen in QEMU and load, revert and unload payloads there
     Boot(Boot),
+    /// Show or remove the builds that are kept for the next patch
+    Cache(Cache),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Cache {
+    /// What to do with them
+    #[command(subcommand)]
+    pub(crate) action: CacheAction,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum CacheAction {
+    /// List the kept builds: size, when they were used, what they are good for
+    List,
+    /// Remove the kept builds; those that a run is using stay
+    Clear,
+    /// Print the folder: $XSPLICE_CACHE, else $XDG_CACHE_HOME/xsplice, else ~/.cache/xsplice
+    Path,
 }
 
 #[derive(Debug, clap::Args)]

@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         args::Command::Verify(verify) => commands::verify::run(&verify, args.quiet, args.json),
         args::Command::Explain(explain) => commands::explain::run(&explain, args.json),
         args::Command::Boot(boot) => commands::boot::run(&boot, args.quiet, args.json),
+        args::Command::Cache(cache) => commands::cache::run(cache.action, args.json),
     };
     ExitCode::from(outcome.exit_code())
 }

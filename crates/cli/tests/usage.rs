@@ -226,3 +226,26 @@ fn an_unknown_code_leads_to_the_nearest_ones() {
     assert!(ran.code == 1 && ran.stderr.contains("do: `xsplice explain --list` lists all codes."));
     assert_eq!(xsplice(dir.path(), &["explain"]).code, 1);
 }
+
+#[test]
+fn kept_builds_are_listed_and_removed() {
+    let dir = folder();
+    let said = |args: &[&str]| {
+        let ran = xsplice(dir.path(), args);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{args:?}");
+        ran.stdout
+    };
+    assert_eq!(said(&["cache", "path"]), format!("{}\n", dir.path().join("cache").display()));
+    assert_eq!(said(&["cache", "list"]), "");
+    let build = dir.path().join("cache/bases/0123");
+    fs::create_dir_all(build.join("tmp")).expect("a folder");
+    fs::write(build.join("a.o"), vec![0; 1_500_000]).expect("a file");
+    // A run that holds no lock left it, and did not finish it.
+    let line = "0123, 2 MB, used within the hour, not usable: it will be made anew";
+    assert_eq!(said(&["cache", "list"]), format!("{line}\n"));
+    let json: serde_json::Value = serde_json::from_str(&said(&["--json", "cache", "list"])).expect("JSON");
+    assert_eq!(json[0]["bytes"], 1_500_000);
+    assert_eq!(said(&["cache", "clear"]), format!("removed {line}\n"));
+    assert!(!build.exists());
+    assert_eq!(said(&["cache", "clear"]), "");
+}
