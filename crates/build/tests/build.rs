@@ -625,6 +625,16 @@ fn what_fails_after_the_symbol_file_is_nobodys_business() {
     assert!(problem.what.contains("none.o"), "{problem:?}");
 }
 
+fn a_variable_for_make_reaches_the_compiler_and_has_its_own_base() {
+    let lab = Lab::new();
+    let mut request = lab.request(&[one_line()]);
+    request.make_vars = vec![("EXTRA".to_owned(), "-DLEVEL=9".to_owned())];
+    let patch = edit("xen/common/b.c", "return __LINE__", "return LEVEL");
+    request.patches[0].bytes = patch.clone().into_bytes();
+    assert_eq!(paths(&run(request, &Silent).unwrap()), ["xen/common/b.o"]);
+    assert_eq!(only(lab.run(&[patch])).code.name, "compile-failed");
+}
+
 fn two_runs_at_once_wait_for_each_other() {
     let lab = Lab::new();
     let patches = [one_line(), edit("xen/lib/l.c", "7", "8")];
@@ -674,6 +684,7 @@ fn main() -> ExitCode {
         a_missing_program_and_a_wrong_tree_say_what_to_do,
         a_build_without_symbols_stops_at_the_link,
         what_fails_after_the_symbol_file_is_nobodys_business,
+        a_variable_for_make_reaches_the_compiler_and_has_its_own_base,
         two_runs_at_once_wait_for_each_other,
         commands::a_source_is_compiled_once_and_by_its_command,
         commands::a_header_that_changes_no_program_compiles_nothing,

@@ -58,6 +58,22 @@ pub(crate) enum CacheAction {
     Path,
 }
 
+/// Variables that say which programs a build calls, and for what: those lead to the wrapper.
+const OWN_VARIABLES: &[&str] = &["CC", "LD", "OBJCOPY", "AR", "XEN_TARGET_ARCH"];
+
+/// `NAME=VALUE`, for make.
+fn make_var(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("it has no `=`: NAME=VALUE")?;
+    let named = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(named) {
+        return Err("the name of a variable has letters, digits and _".to_owned());
+    }
+    if OWN_VARIABLES.contains(&name) {
+        return Err(format!("{name} is xsplice's to set; --cc chooses the compiler"));
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Build {
     /// Xen source tree: the folder that holds xen/. Only read
@@ -91,6 +107,10 @@ pub(crate) struct Build {
     /// made with; by default gcc
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) cc: Option<String>,
+    /// Variable for make's command line, such as EXTRA_CFLAGS_XEN_CORE=-O1: what the shipped hypervisor was made
+    /// with. May be given several times
+    #[arg(long = "make-var", value_name = "NAME=VALUE", value_parser = make_var)]
+    pub(crate) make_vars: Vec<(String, String)>,
     /// How many compilers may run at once; by default one per processor
     #[arg(long, short, value_name = "N")]
     pub(crate) jobs: Option<std::num::NonZeroUsize>,

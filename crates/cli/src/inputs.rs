@@ -48,6 +48,8 @@ pub(crate) struct Inputs {
     pub(crate) keep_lines: bool,
     /// Another compiler than gcc.
     pub(crate) cc: Option<String>,
+    /// More variables for make.
+    pub(crate) make_vars: Vec<(String, String)>,
 }
 
 /// Reads a file; the diagnostic names it.
@@ -122,6 +124,7 @@ pub(crate) fn resolve(args: &Build) -> Result<Inputs, Problems> {
             .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),
         keep_lines: args.keep_lines,
         cc: args.cc.clone(),
+        make_vars: args.make_vars.clone(),
     })
 }
 

@@ -50,6 +50,13 @@ fn each_mistake_has_its_message_and_code() {
         (build.to_vec(), 1, "--patch <PATCH>"),
         (with(&["-p", "-"]), 1, "error: a patch from standard input has no name [usage]"),
         (with(&["-p", "-", "-p", "-"]), 1, "error: standard input can be read once only [usage]"),
+        (with(&["-p", "-", "--make-var", "X"]), 1, "it has no `=`: NAME=VALUE"),
+        (with(&["-p", "-", "--make-var", "1X=y"]), 1, "the name of a variable has letters, digits and _"),
+        (
+            with(&["-p", "-", "--make-var", "CC=clang"]),
+            1,
+            "CC is xsplice's to set; --cc chooses the compiler",
+        ),
         (with(&["-p", "none.patch"]), 1, "error: cannot read the patch: "),
         (
             with(&["-p", "fix.patch", "--name", "a b"]),

@@ -89,6 +89,7 @@ fn request(inputs: &Inputs) -> Result<Request, Problems> {
     request.jobs = inputs.jobs;
     request.keep_lines = inputs.keep_lines;
     request.want_symbols = inputs.symbols.is_none();
+    request.make_vars.clone_from(&inputs.make_vars);
     if let Some(cc) = &inputs.cc {
         request.toolchain.cc.clone_from(cc);
     }
