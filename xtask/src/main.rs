@@ -1,6 +1,7 @@
 //! Tasks of the project itself.
 #![expect(clippy::print_stdout, reason = "tasks talk to people and to scripts")]
 
+mod bench;
 mod corpus;
 mod full;
 mod mutants;
@@ -32,6 +33,8 @@ enum Task {
     },
     /// Check what is too long or too special for ./test
     Full(full::Full),
+    /// Time payloads beside make
+    Bench(bench::Bench),
     /// Build and judge real patches, and compare with an oracle
     Corpus(corpus::Corpus),
     /// Change one token of Xen's source at a time, and check that the differ finds what changed
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Task::Debian => debian(),
         Task::Patch { name, tree, output } => patch(&name, &tree, output),
         Task::Full(full) => full.run(),
+        Task::Bench(bench) => bench.run(),
         Task::Corpus(corpus) => corpus.run(),
         Task::Mutants(mutants) => mutants.run(),
         Task::SelfDifference(task) => task.run(),

@@ -1,0 +1,210 @@
+//! `cargo xtask bench`: how long a payload takes, beside what make takes on the same tree, all in one run.
+//!
+//! What counts are the ratios: seconds differ between machines. "The flow of LBT" is one clean make and two
+//! incremental ones, which is what livepatch-build-tools asks of make at its best; its wrapper and its differ are not
+//! counted.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use fs_err as fs;
+use xsplice_boot::DebianXen;
+use xsplice_e2e::{Recipe, kinds, recipes};
+use xsplice_process::{Job, Sink};
+
+use crate::told;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Bench {
+    /// The xsplice program; by default the one beside this one
+    #[arg(long)]
+    xsplice: Option<PathBuf>,
+    /// A folder for what is built, which is made anew
+    #[arg(long, default_value = "target/bench")]
+    work: PathBuf,
+    /// How often what takes seconds is repeated
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// The document to write
+    #[arg(long, default_value = "docs/bench.md")]
+    output: PathBuf,
+}
+
+/// One thing that was timed: its words, and the median of its seconds.
+struct Row {
+    what: &'static str,
+    seconds: f64,
+    runs: usize,
+}
+
+/// A ratio that issue texts ask for: its words, what it is, and the most that it is to be.
+struct Ratio {
+    what: &'static str,
+    is: f64,
+    most: f64,
+}
+
+/// What everything needs.
+struct Desk {
+    xsplice: PathBuf,
+    work: PathBuf,
+    debian: DebianXen,
+    jobs: usize,
+}
+
+impl Bench {
+    pub(crate) fn run(&self) -> Result<(), String> {
+        let text = |error: std::io::Error| error.to_string();
+        let cache = xsplice_boot::default_cache().map_err(|problems| told(&problems))?;
+        let debian =
+            xsplice_boot::fetch(&cache, &|line| eprintln!("{line}")).map_err(|problems| told(&problems))?;
+        let own = std::env::current_exe().map_err(text)?;
+        let xsplice = self.xsplice.clone().unwrap_or_else(|| own.with_file_name("xsplice"));
+        if self.work.exists() {
+            fs::remove_dir_all(&self.work).map_err(text)?;
+        }
+        fs::create_dir_all(&self.work).map_err(text)?;
+        let work = fs::canonicalize(&self.work).map_err(text)?;
+        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+        let desk = Desk { xsplice, work, debian, jobs };
+        let (rows, ratios) = desk.measure(self.runs.max(1))?;
+        let document = document(&rows, &ratios, jobs);
+        print!("{document}");
+        fs::write(&self.output, document).map_err(text)
+    }
+}
+
+impl Desk {
+    fn measure(&self, runs: usize) -> Result<(Vec<Row>, Vec<Ratio>), String> {
+        let one_file = recipes::STATIC;
+        let source = one_file.edits[0].file;
+        let plain = self.plain_tree()?;
+        let full = self.make(&plain, &[])?;
+        // An incremental make with the patch, and one more without it, as LBT asks for.
+        let original = fs::read(plain.join(source)).map_err(|error| error.to_string())?;
+        let made = one_file.make(&self.debian.source_tree).map_err(|error| error.to_string())?;
+        fs::write(plain.join(source), &made.files[source]).map_err(|error| error.to_string())?;
+        let patched = self.make(&plain, &[])?;
+        fs::write(plain.join(source), original).map_err(|error| error.to_string())?;
+        let unpatched = self.make(&plain, &[])?;
+        let object = source.trim_start_matches("xen/").replace(".c", ".o");
+        let single = median(runs, |_| {
+            let file = fs::OpenOptions::new().append(true).open(plain.join(source));
+            let now = std::fs::FileTimes::new().set_modified(std::time::SystemTime::now());
+            file.and_then(|file| file.into_parts().0.set_times(now)).map_err(|error| error.to_string())?;
+            self.make(&plain, &[&object])
+        })?;
+        let patch = self.patch(&one_file)?;
+        let cold = self.payload(&patch)?;
+        let warm = median(runs, |_| self.payload(&patch))?;
+        let header = self.patch(&kinds::HEADER_INLINE)?;
+        let first_header = self.payload(&header)?;
+        let header = median(runs, |_| self.payload(&header))?;
+        let lbt = full + patched + unpatched;
+        let rows = vec![
+            Row { what: "make, everything", seconds: full, runs: 1 },
+            Row { what: "the flow of LBT: that, and two incremental ones", seconds: lbt, runs: 1 },
+            Row { what: "make of the one object", seconds: single, runs },
+            Row { what: "xsplice, one C file, nothing kept", seconds: cold, runs: 1 },
+            Row { what: "xsplice, one C file, original kept", seconds: warm, runs },
+            Row {
+                what: "xsplice, a header's inline function, original kept, first time",
+                seconds: first_header,
+                runs: 1,
+            },
+            Row { what: "xsplice, a header's inline function, again", seconds: header, runs },
+        ];
+        let ratios = vec![
+            Ratio { what: "nothing kept / the flow of LBT", is: cold / lbt, most: 1.0 / 8.0 },
+            Ratio { what: "original kept / make of the one object", is: warm / single, most: 1.5 },
+            Ratio { what: "header, original kept / make, everything", is: first_header / full, most: 0.4 },
+            Ratio { what: "original kept / the flow of LBT", is: warm / lbt, most: 1.0 / 8.0 },
+        ];
+        Ok((rows, ratios))
+    }
+
+    /// A copy of Debian's tree with its configuration, for make alone.
+    fn plain_tree(&self) -> Result<PathBuf, String> {
+        let tree = self.work.join("plain");
+        timed(Job::new("cp").arg("-a").arg(&self.debian.source_tree).arg(&tree))?;
+        fs::copy(&self.debian.config, tree.join("xen/.config")).map_err(|error| error.to_string())?;
+        self.make(&tree, &["olddefconfig"])?;
+        Ok(tree)
+    }
+
+    fn make(&self, tree: &Path, targets: &[&str]) -> Result<f64, String> {
+        let job = Job::new("make").dir(tree.join("xen")).arg(format!("-j{}", self.jobs)).args(targets);
+        timed(job.env("XEN_TARGET_ARCH", "x86_64"))
+    }
+
+    fn patch(&self, recipe: &Recipe) -> Result<PathBuf, String> {
+        let made = recipe.make(&self.debian.source_tree).map_err(|error| error.to_string())?;
+        let file = self.work.join(format!("{}.patch", recipe.name));
+        fs::write(&file, made.diff).map_err(|error| error.to_string())?;
+        Ok(file)
+    }
+
+    fn payload(&self, patch: &Path) -> Result<f64, String> {
+        let job = Job::new(&self.xsplice).args(["--quiet", "build", "-s"]).arg(&self.debian.source_tree);
+        let job = job.arg("-p").arg(patch).arg("-c").arg(&self.debian.config);
+        let job = job.arg("--xen-syms").arg(&self.debian.xen_syms).arg("-o").arg(self.work.join("out"));
+        timed(job.env("XSPLICE_CACHE", self.work.join("cache")))
+    }
+}
+
+/// Seconds that a program takes; it must end well.
+fn timed(job: Job) -> Result<f64, String> {
+    let line = job.display();
+    let start = Instant::now();
+    let finished = job.stdout(Sink::Discard).run().map_err(|error| error.to_string())?;
+    let seconds = start.elapsed().as_secs_f64();
+    if finished.success() {
+        return Ok(seconds);
+    }
+    Err(format!("{line}: exit code {}\n{}", finished.code, String::from_utf8_lossy(&finished.stderr)))
+}
+
+/// The middle of several runs.
+fn median(runs: usize, mut run: impl FnMut(usize) -> Result<f64, String>) -> Result<f64, String> {
+    let mut seconds = (0..runs).map(&mut run).collect::<Result<Vec<f64>, String>>()?;
+    seconds.sort_by(f64::total_cmp);
+    Ok(seconds[seconds.len() / 2])
+}
+
+fn document(rows: &[Row], ratios: &[Ratio], jobs: usize) -> String {
+    let mut text = format!(
+        "# How long a payload takes\n\nMade by `cargo run --release -p xtask -- bench` on Debian's Xen 4.17.5+72 with its configuration and its `xen-syms`,\nwith {jobs} jobs at once, all in one run. Seconds depend on the machine; ratios are what counts. All checks are on, and\nobjects have debug information. Memory is not measured.\n\n| what | seconds | runs |\n|---|--:|--:|\n"
+    );
+    for row in rows {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "| {} | {:.2} | {} |", row.what, row.seconds, row.runs);
+    }
+    text.push_str("\n| ratio | is | at most | |\n|---|--:|--:|---|\n");
+    for ratio in ratios {
+        let kept = if ratio.is <= ratio.most { "kept" } else { "missed" };
+        let _ = writeln!(text, "| {} | {:.3} | {:.3} | {kept} |", ratio.what, ratio.is, ratio.most);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_that_is_missed_says_so() {
+        let rows = [Row { what: "a", seconds: 1.234, runs: 3 }];
+        let ratios = [Ratio { what: "x", is: 1.5, most: 1.5 }, Ratio { what: "y", is: 1.6, most: 1.5 }];
+        let text = document(&rows, &ratios, 2);
+        assert!(text.contains("| a | 1.23 | 3 |\n"), "{text}");
+        assert!(text.contains("| x | 1.500 | 1.500 | kept |\n| y | 1.600 | 1.500 | missed |\n"), "{text}");
+    }
+
+    #[test]
+    fn the_median_is_the_middle_one() {
+        let times = [3.0, 1.0, 2.0];
+        assert_eq!(median(3, |run| Ok(times[run])), Ok(2.0));
+        assert_eq!(median(2, |_| Err("why".to_owned())), Err("why".to_owned()));
+    }
+}
