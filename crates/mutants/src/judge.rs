@@ -139,7 +139,7 @@ mod tests {
                 Function { name: "start".into(), init: true, through: BTreeSet::new() },
             ]
             .into(),
-            data: [Datum { name: "count".into(), init: false, by_users: false }].into(),
+            data: [Datum { name: "count".into(), init: false, constant: false, by_users: false }].into(),
             ..Truth::default()
         }
     }

@@ -22,6 +22,8 @@ pub struct Datum {
     pub name: String,
     /// Gone after boot.
     pub init: bool,
+    /// Constant: who reads it has changed.
+    pub constant: bool,
     /// Constant, and of this object alone: all that counts is who reads it.
     pub by_users: bool,
 }
@@ -59,6 +61,7 @@ impl Truth {
             truth.data.insert(Datum {
                 name: plain(&unit.name),
                 init: init || unit.is_init(),
+                constant: unit.is_read_only(),
                 by_users: unit.is_read_only() && !unit.global,
             });
         }
@@ -66,10 +69,11 @@ impl Truth {
         truth
     }
 
-    /// Who reads changed constant data has changed, in several steps where tables hold tables' addresses.
+    /// Who reads changed constant data has changed, in several steps where tables hold tables' addresses. Of the
+    /// readers of a global those in this object count: there are no others to see here.
     fn spread(&mut self, changed: &Text) {
         let mut reached: BTreeSet<String> =
-            self.data.iter().filter(|datum| datum.by_users).map(|datum| datum.name.clone()).collect();
+            self.data.iter().filter(|datum| datum.constant).map(|datum| datum.name.clone()).collect();
         loop {
             let more: BTreeSet<String> = changed
                 .data
@@ -83,8 +87,7 @@ impl Truth {
             }
             for name in &more {
                 self.leading.insert(name.clone());
-                let constant = |unit: &Unit| unit.is_read_only() && !unit.global;
-                if changed.data[name].iter().all(constant) {
+                if changed.data[name].iter().all(Unit::is_read_only) {
                     reached.insert(name.clone());
                 }
             }
@@ -178,6 +181,17 @@ w:
         assert_eq!(names, ["f"]);
         assert!(truth.data.iter().all(|datum| datum.by_users && datum.name == "inner"));
         assert!(truth.leading.contains("outer"));
+    }
+
+    /// A global constant counts itself, too: other objects may read it.
+    #[test]
+    fn readers_of_a_global_constant_change_with_it() {
+        let global = |text: &str| text.replace("\t.type\tinner", "\t.globl\tinner\n\t.type\tinner");
+        let (before, after) = (global(TEXT), global(TEXT).replace(".long\t1", ".long\t2"));
+        let truth = Truth::of(&Text::parse(&before), &Text::parse(&after), false);
+        assert_eq!(truth.functions.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(), ["f"]);
+        assert!(truth.data.iter().all(|datum| datum.constant && !datum.by_users && datum.name == "inner"));
+        assert_eq!(truth.data.len(), 1);
     }
 
     #[test]
