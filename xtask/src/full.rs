@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use xsplice_boot::{DebianXen, Lab, Plan, render_text};
-use xsplice_process::{Finished, Job, Sink};
+use xsplice_process::{Job, Sink};
 
-use crate::told;
+use crate::{done, fetched, told};
 
 /// XSA-475 on the stable-4.17 branch.
 const XSA_475: &str = "17bfa36a41";
@@ -61,28 +61,12 @@ impl Full {
     }
 
     fn desk(&self) -> Result<Desk, String> {
-        let cache = xsplice_boot::default_cache().map_err(|problems| told(&problems))?;
-        let debian =
-            xsplice_boot::fetch(&cache, &|line| eprintln!("{line}")).map_err(|problems| told(&problems))?;
-        let own = std::env::current_exe().map_err(|error| error.to_string())?;
-        let xsplice = self.xsplice.clone().unwrap_or_else(|| own.with_file_name("xsplice"));
-        if !xsplice.is_file() {
-            return Err(format!("{} is not there: run cargo build -p xsplice", xsplice.display()));
-        }
+        let (cache, debian) = fetched()?;
+        let xsplice = crate::xsplice(self.xsplice.as_ref())?;
         fs::create_dir_all(&self.work).map_err(|error| error.to_string())?;
         let work = fs::canonicalize(&self.work).map_err(|error| error.to_string())?;
         Ok(Desk { git: self.xen_git.clone(), xsplice, work, cache, debian })
     }
-}
-
-fn done(job: Job) -> Result<Finished, String> {
-    let line = job.display();
-    let finished = job.run().map_err(|error| error.to_string())?;
-    if finished.success() {
-        return Ok(finished);
-    }
-    let said = String::from_utf8_lossy(&finished.stderr).into_owned();
-    Err(format!("{line}: exit code {}\n{said}", finished.code))
 }
 
 impl Desk {

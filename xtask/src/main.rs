@@ -12,7 +12,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use fs_err as fs;
+use xsplice_boot::DebianXen;
+use xsplice_build::Progress;
 use xsplice_e2e::{hooks, kinds, recipes};
+use xsplice_process::{Finished, Job};
 use xsplice_report::Problems;
 
 /// Tasks of the project itself.
@@ -88,10 +91,52 @@ pub(crate) fn told(problems: &Problems) -> String {
     lines.join("\n")
 }
 
-fn debian() -> Result<(), String> {
+/// The cache, and Debian's packages of Xen in it.
+pub(crate) fn fetched() -> Result<(PathBuf, DebianXen), String> {
     let cache = xsplice_boot::default_cache().map_err(|problems| told(&problems))?;
     let debian =
         xsplice_boot::fetch(&cache, &|line| eprintln!("{line}")).map_err(|problems| told(&problems))?;
+    Ok((cache, debian))
+}
+
+/// The xsplice program: the one that was asked for, else the one beside this one.
+pub(crate) fn xsplice(asked: Option<&PathBuf>) -> Result<PathBuf, String> {
+    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    let xsplice = asked.cloned().unwrap_or_else(|| own.with_file_name("xsplice"));
+    if xsplice.is_file() {
+        Ok(xsplice)
+    } else {
+        Err(format!("{} is not there: run cargo build -p xsplice", xsplice.display()))
+    }
+}
+
+/// Runs a program, which must end well.
+pub(crate) fn done(job: Job) -> Result<Finished, String> {
+    let line = job.display();
+    let finished = job.run().map_err(|error| error.to_string())?;
+    if finished.success() {
+        return Ok(finished);
+    }
+    let said = String::from_utf8_lossy(&finished.stderr).into_owned();
+    Err(format!("{line}: exit code {}\n{said}", finished.code))
+}
+
+/// How far a build is, in lines.
+pub(crate) struct Steps;
+
+impl Progress for Steps {
+    fn step(&self, name: &str) {
+        eprintln!("{name}");
+    }
+    fn compiled(&self, object: &str, count: usize) {
+        if count.is_multiple_of(50) {
+            eprintln!("{count} objects, {object}");
+        }
+    }
+}
+
+fn debian() -> Result<(), String> {
+    let (_, debian) = fetched()?;
     println!("version={}", quote(&debian.version));
     println!("pinned={}", debian.pinned);
     for (name, path) in [

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use xsplice_build::{Compilation, Progress, Replay, Request};
+use xsplice_build::{Compilation, Replay, Request};
 use xsplice_mutants::compile::Failure;
 use xsplice_mutants::desk::{Desk, Outcome, Record};
 use xsplice_mutants::mutate::{Kind, Mutant, mutants};
@@ -14,7 +14,7 @@ use xsplice_mutants::queue::Queue;
 use xsplice_mutants::random::Random;
 use xsplice_mutants::report;
 
-use crate::told;
+use crate::{Steps, told};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Mutants {
@@ -47,24 +47,11 @@ pub(crate) struct Mutants {
     again: Option<PathBuf>,
 }
 
-struct Steps;
-
 /// The mutants of a file of results that went wrong there.
 fn troubled(path: &Path) -> Result<Vec<Mutant>, String> {
     let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
     let records = text.lines().filter_map(|line| serde_json::from_str::<Record>(line).ok());
     Ok(records.filter(|record| report::trouble(record).is_some()).map(|record| record.mutant).collect())
-}
-
-impl Progress for Steps {
-    fn step(&self, name: &str) {
-        eprintln!("{name}");
-    }
-    fn compiled(&self, object: &str, count: usize) {
-        if count.is_multiple_of(50) {
-            eprintln!("{count} objects, {object}");
-        }
-    }
 }
 
 impl Mutants {

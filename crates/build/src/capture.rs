@@ -383,9 +383,8 @@ impl<'a> Capture<'a> {
     /// Takes note of objects whose source reads what the patch touches and is the same program.
     fn not_remade(&mut self, paths: &[String]) -> Result<(), Problems> {
         for path in paths {
-            let source = self.base_made.get(path).map(|made| made.object.source.clone());
             let reached = self.reached_by(path)?;
-            let source = source.unwrap_or_default();
+            let source = self.base_made.get(path).map(|made| made.object.source.clone()).unwrap_or_default();
             self.remade.push(Remade { path: path.clone(), source, reached, altered: false });
         }
         self.remade.sort_by(|one, other| one.path.cmp(&other.path));

@@ -61,7 +61,7 @@ pub enum Way {
 const GENERATORS: &[&str] = &["xen/include/public/", "xen/arch/x86/boot/"];
 
 /// Why the touched files are for make, if they are.
-pub(crate) fn for_make(touched: &[TouchedFile]) -> Option<String> {
+fn for_make(touched: &[TouchedFile]) -> Option<String> {
     touched.iter().filter(|file| file.class.can_reach_hypervisor()).find_map(|file| {
         let path = &file.path;
         let plain = matches!(file.class, FileClass::Source | FileClass::Header | FileClass::Assembler);
@@ -175,7 +175,7 @@ impl<'a> Direct<'a> {
         neutral: &Neutral,
         progress: &dyn Progress,
     ) -> Result<Attempted, Problems> {
-        let run = Run { kbuild, records: self.base.folder.join("patched-records") };
+        let run = Run { kbuild };
         let io = |error: std::io::Error| Problems::from(codes::io(&error));
         progress.step("comparing preprocessed sources");
         let many = self.units.len() > 1;
@@ -202,9 +202,10 @@ impl<'a> Direct<'a> {
             return Ok(Attempted::ForMake(because));
         }
         progress.step("compiling what the patch changes");
-        tree::remove(&run.records).and_then(|()| tree::create_private_dir(&run.records)).map_err(io)?;
-        let success = self.compile(&run, &open, true, Some(progress))?;
-        let records = wrapper::read_new_records(&run.records, &mut BTreeSet::new()).map_err(io)?;
+        let records = self.base.folder.join("patched-records");
+        tree::remove(&records).and_then(|()| tree::create_private_dir(&records)).map_err(io)?;
+        let success = self.compile(&run, &open, &records, Some(progress))?;
+        let records = wrapper::read_new_records(&records, &mut BTreeSet::new()).map_err(io)?;
         if success && changed.is_some() {
             return Ok(Attempted::ForMake(
                 "a text that the build makes cannot be made by its command".to_owned(),
@@ -311,7 +312,10 @@ impl<'a> Direct<'a> {
         for path in &self.touched {
             tree::mirror_file(&self.base.pristine().join(path), &self.base.tree().join(path)).map_err(io)?;
         }
-        if !self.compile(run, &open, false, None)? {
+        // Flags are added only where calls are recorded; these records are nobody's.
+        let records = run.kbuild.temporary.join("records");
+        tree::create_private_dir(&records).map_err(io)?;
+        if !self.compile(run, &open, &records, None)? {
             return Ok(Some("a recorded command fails outside make".to_owned()));
         }
         for at in open {
@@ -326,24 +330,25 @@ impl<'a> Direct<'a> {
         Ok(None)
     }
 
-    /// Compiles units, each with the steps that follow. Whether all went well.
+    /// Compiles units, each with the steps that follow; the wrapper leaves its records in a folder. Whether all went
+    /// well.
     fn compile(
         &self,
         run: &Run<'_>,
         units: &[usize],
-        record: bool,
+        records: &Path,
         progress: Option<&dyn Progress>,
     ) -> Result<bool, Problems> {
         let done = std::sync::atomic::AtomicUsize::new(0);
         let results = in_parallel(run.kbuild.request.jobs, units, |&at| {
             let unit = &self.units[at];
-            let mut well = run.again(&self.graph.records[unit.record], record)?;
+            let mut well = run.again(&self.graph.records[unit.record], records)?;
             for step in &unit.steps {
                 if !well {
                     break;
                 }
                 well = match step {
-                    Step::Copy(copy) => run.again(&self.graph.records[*copy], record)?,
+                    Step::Copy(copy) => run.again(&self.graph.records[*copy], records)?,
                     Step::Rename { from, to } => {
                         let tree = self.base.tree();
                         fs::rename(tree.join(from), tree.join(to)).map_err(|error| codes::io(&error))?;
@@ -406,8 +411,6 @@ fn differing(before: &[(usize, Option<String>)], after: &[(usize, Option<String>
 /// How commands run.
 struct Run<'a> {
     kbuild: &'a Kbuild<'a>,
-    /// Where the wrapper leaves its records.
-    records: PathBuf,
 }
 
 impl Run<'_> {
@@ -417,18 +420,10 @@ impl Run<'_> {
     }
 
     /// Runs a recorded command again, its words going to the log. Whether it went well.
-    fn again(&self, record: &Record, keep_record: bool) -> Result<bool, Diagnostic> {
+    fn again(&self, record: &Record, records: &Path) -> Result<bool, Diagnostic> {
         let log = || self.kbuild.log_file().map(Sink::File);
-        let mut job = self.job(record.tool, &record.dir).args(&record.args).stdout(log()?).stderr(log()?);
-        let unused = self.kbuild.temporary.join("records");
-        if keep_record {
-            job = job.env(wrapper::RECORDS, &self.records);
-        } else {
-            // Flags are added only where calls are recorded.
-            tree::create_private_dir(&unused).map_err(|error| codes::io(&error))?;
-            job = job.env(wrapper::RECORDS, &unused);
-        }
-        let finished = job.run().map_err(|error| process_error(&error))?;
+        let job = self.job(record.tool, &record.dir).args(&record.args).env(wrapper::RECORDS, records);
+        let finished = job.stdout(log()?).stderr(log()?).run().map_err(|error| process_error(&error))?;
         Ok(finished.success())
     }
 }

@@ -38,10 +38,7 @@ struct Attempt {
 /// Builds the patched tree.
 pub(crate) fn build(plan: &BuildPlan, base: &Base, progress: &dyn Progress) -> Result<Patched, Problems> {
     let kbuild = base::kbuild(plan, &base.folder, "patched-build.log");
-    // What reads a file is told by paths as the tree's links resolve them, whatever the last run left there.
-    tree::mirror(&base.pristine(), &base.tree()).map_err(|error| codes::io(&error))?;
-    let direct = RefCell::new(Direct::new(plan, base));
-    let job = Job { plan, base, kbuild, direct, progress };
+    let job = Job { plan, base, kbuild, direct: RefCell::new(None), progress };
     let (neutral, warnings) = if plan.request.keep_lines {
         (Neutral::new(), Vec::new())
     } else {
@@ -86,8 +83,8 @@ struct Job<'a> {
     plan: &'a BuildPlan,
     base: &'a Base,
     kbuild: Kbuild<'a>,
-    /// The build by commands, or why make has to do it.
-    direct: RefCell<Result<Direct<'a>, String>>,
+    /// The build by commands, or why make has to do it; none before the first attempt.
+    direct: RefCell<Option<Result<Direct<'a>, String>>>,
     progress: &'a dyn Progress,
 }
 
@@ -125,10 +122,12 @@ impl Job<'_> {
         Ok(Attempt { end, config_changes, way: Way::Make { because } })
     }
 
-    /// Builds without make; or says why make has to do it, this time and from then on.
+    /// Builds without make; or says why make has to do it, this time and from then on. The tree is the original:
+    /// what reads a file is told by paths as the tree's links resolve them.
     fn by_commands(&self, neutral: &Neutral) -> Result<Result<Attempt, String>, Problems> {
         let mut direct = self.direct.borrow_mut();
-        let because = match direct.as_mut() {
+        let direct = direct.get_or_insert_with(|| Direct::new(self.plan, self.base));
+        let because = match direct {
             Err(because) => return Ok(Err(because.clone())),
             Ok(direct) => match direct.attempt(&self.kbuild, neutral, self.progress)? {
                 Attempted::Ran { end, way } => {

@@ -148,14 +148,18 @@ impl Record {
 
     /// Whether this is a link that makes the hypervisor's symbol file (its first, second or last pass).
     pub(crate) fn is_final_link(&self) -> bool {
-        let name = Path::new(&self.output).file_name().and_then(OsStr::to_str).unwrap_or("");
-        self.tool == Tool::Ld && !self.partial && name.trim_start_matches('.').starts_with("xen-syms")
+        self.links("xen-syms")
     }
 
     /// Whether this is a link that makes the image for UEFI (any of its passes).
     pub(crate) fn is_efi_link(&self) -> bool {
+        self.links("xen.efi")
+    }
+
+    /// Whether this is a link, no partial one, that makes a file of this name or a pass of it (`.NAME.0`).
+    fn links(&self, image: &str) -> bool {
         let name = Path::new(&self.output).file_name().and_then(OsStr::to_str).unwrap_or("");
-        self.tool == Tool::Ld && !self.partial && name.trim_start_matches('.').starts_with("xen.efi")
+        self.tool == Tool::Ld && !self.partial && name.trim_start_matches('.').starts_with(image)
     }
 }
 
@@ -426,8 +430,9 @@ fn run(link: &Path, args: &[OsString]) -> std::io::Result<i32> {
         return Err(xsplice_process::exec(real, args));
     };
     let parsed = parse(tool, &words);
+    let text = tool == Tool::Cc && makes_text(&parsed, &words);
     let worth_recording = match tool {
-        Tool::Cc => compiled_source(&parsed).is_some() || makes_text(&parsed, &words),
+        Tool::Cc => text || compiled_source(&parsed).is_some(),
         _ => parsed.output.is_some() && !parsed.inputs.is_empty(),
     };
     if !worth_recording {
@@ -436,7 +441,7 @@ fn run(link: &Path, args: &[OsString]) -> std::io::Result<i32> {
     let mut record = Record {
         tool,
         dir: std::env::current_dir()?,
-        text: tool == Tool::Cc && makes_text(&parsed, &words),
+        text,
         args: words,
         output: parsed.output.clone().unwrap_or_default(),
         inputs: parsed.inputs.clone(),

@@ -1,29 +1,10 @@
 //! What the command says when it is not given what it needs: text and exit code. No Xen tree is needed.
 
+mod desk;
+
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
-struct Ran {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-fn xsplice(dir: &Path, args: &[&str]) -> Ran {
-    let output = Command::new(env!("CARGO_BIN_EXE_xsplice"))
-        .args(args)
-        .current_dir(dir)
-        .env("XSPLICE_CACHE", dir.join("cache"))
-        .stdin(Stdio::null())
-        .output()
-        .expect("the program starts");
-    Ran {
-        code: output.status.code().expect("it ends by itself"),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
-}
+use desk::xsplice;
 
 /// A folder with a patch, a configuration, a tree that is none, and files that are not what they should be.
 fn folder() -> tempfile::TempDir {

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use fs_err as fs;
-use xsplice_build::{BaseObject, Progress, Request};
+use xsplice_build::{BaseObject, Request};
 use xsplice_e2e::unchanged::{self, Bytes, Clock, Cost, Found};
 
-use crate::told;
+use crate::{Steps, fetched, told};
 use table::Row;
 
 /// What LBT's differ takes for an object, in milliseconds: measured once, elsewhere, over 415 objects with one process
@@ -57,19 +57,6 @@ struct Subject {
     cc: String,
 }
 
-struct Steps;
-
-impl Progress for Steps {
-    fn step(&self, name: &str) {
-        eprintln!("{name}");
-    }
-    fn compiled(&self, object: &str, count: usize) {
-        if count.is_multiple_of(50) {
-            eprintln!("{count} objects, {object}");
-        }
-    }
-}
-
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
@@ -109,10 +96,9 @@ impl SelfDifference {
             cc,
         };
         if self.tree.is_empty() {
-            let cache = xsplice_boot::default_cache().map_err(|problems| told(&problems))?;
-            let say = |line: &str| eprintln!("{line}");
-            let debian = xsplice_boot::fetch(&cache, &say).map_err(|problems| told(&problems))?;
-            let old = xsplice_boot::fetch_old(&cache, &say).map_err(|problems| told(&problems))?;
+            let (cache, debian) = fetched()?;
+            let old = xsplice_boot::fetch_old(&cache, &|line| eprintln!("{line}"))
+                .map_err(|problems| told(&problems))?;
             let debians = format!("{} (Debian's)", debian.version);
             let olds = format!("{} (its tarball)", xsplice_boot::OLD_XEN_VERSION);
             let cc = xsplice_boot::OLD_XEN_CC.to_owned();

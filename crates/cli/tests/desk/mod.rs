@@ -45,6 +45,22 @@ pub fn must(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Runs xsplice in a folder, with a cache of its own there.
+pub fn xsplice(dir: &Path, args: &[&str]) -> Ran {
+    let output = Command::new(env!("CARGO_BIN_EXE_xsplice"))
+        .args(args)
+        .current_dir(dir)
+        .env("XSPLICE_CACHE", dir.join("cache"))
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program starts");
+    Ran {
+        code: output.status.code().expect("it ends by itself"),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
 impl Desk {
     pub fn new() -> Desk {
         Desk(tempfile::tempdir().expect("a temporary folder"))
@@ -97,17 +113,7 @@ impl Desk {
 
     /// Runs xsplice.
     pub fn run(&self, args: &[&str]) -> Ran {
-        let output = Command::new(env!("CARGO_BIN_EXE_xsplice"))
-            .args(args)
-            .current_dir(self.path())
-            .stdin(Stdio::null())
-            .output()
-            .expect("the program starts");
-        Ran {
-            code: output.status.code().expect("it ends by itself"),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        xsplice(self.path(), args)
     }
 
     pub fn both(&self, more: &[&str]) -> Ran {
