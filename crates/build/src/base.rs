@@ -2,6 +2,7 @@
 //!
 //! Below `CACHE/bases/`, KEY being a hash of everything that decides about the result:
 //!
+//! - `KEY-needed` and so on, in the place of `KEY`: where only what patches needed so far is compiled;
 //! - `KEY.lock`: held by the run that works in `KEY/tree`;
 //! - `KEY.use`: held, shared, by every run that reads `KEY/pristine`;
 //! - `KEY/pristine`: the tree right after the original build, never written to afterwards;
@@ -10,7 +11,7 @@
 //!
 //! A run that dies leaves `tree` in whatever state, and the next run makes it equal to `pristine` first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -21,8 +22,10 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use xsplice_report::{Diagnostic, Place, Problems};
 
+use crate::classify::FileClass;
 use crate::codes;
 use crate::config::{self, ConfigChange};
+use crate::direct;
 use crate::funcs_layout::{self, FuncsLayout, LoaderTraits};
 use crate::graph::{BaseObject, Graph};
 use crate::kbuild::{Call, Kbuild, interrupted, process_error};
@@ -34,7 +37,7 @@ use crate::wrapper::{Record, Tool};
 
 /// To be raised whenever a kept build of an earlier version would differ from a new one: another way to call
 /// make or the tools, other added flags, another form of records or state, another choice of copied files.
-const CACHE_VERSION: u32 = 3;
+const CACHE_VERSION: u32 = 4;
 
 /// What is known about a kept build.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,11 +47,51 @@ struct State {
     folder: PathBuf,
     /// Whether the hypervisor was linked.
     symbols: bool,
+    /// Whether every object was compiled; else those are missing whose records say that something stood in.
+    whole: bool,
     layout: FuncsLayout,
     loader: LoaderTraits,
     config_changes: Vec<ConfigChange>,
     /// BLAKE3 of each object, by path.
     objects: BTreeMap<String, String>,
+}
+
+/// How much of the original is compiled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// All of it.
+    Whole {
+        /// Why.
+        because: String,
+    },
+    /// What the patch needs; the rest is only asked for its commands.
+    Needed,
+}
+
+impl Scope {
+    /// What a plan needs at first.
+    pub(crate) fn of(plan: &BuildPlan) -> Scope {
+        let because = if plan.request.whole {
+            Some("every object of the original is wanted".to_owned())
+        } else if plan.request.want_symbols {
+            Some("the hypervisor is to be linked, for its symbol file".to_owned())
+        } else {
+            direct::for_make(&plan.touched)
+        };
+        because.map_or(Scope::Needed, |because| Scope::Whole { because })
+    }
+}
+
+/// How the original was built.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Original {
+    /// Whether an earlier run had left it.
+    pub kept: bool,
+    /// Whether all of it was compiled, not only what the patches needed so far.
+    pub whole: bool,
+    /// Why all of it had to be compiled, where this run did.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub because: String,
 }
 
 /// Why a path cannot hold a build: xen/Makefile and the shells that it starts read some characters specially.
@@ -79,6 +122,11 @@ fn state(folder: &Path) -> Option<State> {
     let state: State = serde_json::from_slice(&std::fs::read(folder.join("state.json")).ok()?).ok()?;
     let here = fs::canonicalize(folder).is_ok_and(|folder| folder == state.folder);
     (state.version == CACHE_VERSION && here && folder.join("pristine/xen").is_dir()).then_some(state)
+}
+
+/// The name of the kept build that belongs to a key and holds only what patches needed so far.
+pub(crate) fn part_of(key: &str) -> String {
+    format!("{key}-needed")
 }
 
 /// Whether there is a kept build of that name.
@@ -178,12 +226,14 @@ impl BaseObjects {
 }
 
 /// The original build, ready for a patched one: nobody else works in its tree.
+#[derive(Debug)]
 pub(crate) struct Base {
     pub(crate) folder: PathBuf,
     state: State,
+    original: Original,
     pub(crate) records: Vec<Record>,
     held: Arc<Lock>,
-    _work: Lock,
+    work: Option<Lock>,
 }
 
 impl Base {
@@ -225,8 +275,30 @@ impl Base {
         }
     }
 
+    /// Whether every object was compiled.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.state.whole
+    }
+
+    pub(crate) fn original(&self) -> Original {
+        self.original.clone()
+    }
+
+    /// Takes note of calls that compiled originals which were left out before; what they made is in its place.
+    pub(crate) fn add(&mut self, originals: Vec<Record>) -> Result<(), Problems> {
+        let io = |error: std::io::Error| Problems::from(codes::io(&error));
+        if originals.is_empty() {
+            return Ok(());
+        }
+        self.records.extend(originals);
+        self.state.objects = hash_objects(&self.pristine(), &self.tree(), &self.records).map_err(io)?;
+        // The state comes last: it is what says that objects are there.
+        write_records(&self.folder, &self.records).map_err(io)?;
+        write_state(&self.folder, &self.state).map_err(io)
+    }
+
     /// Finds the kept build for `plan`, or makes it.
-    pub(crate) fn open(plan: &BuildPlan, progress: &dyn Progress) -> Result<Base, Problems> {
+    pub(crate) fn open(plan: &BuildPlan, scope: &Scope, progress: &dyn Progress) -> Result<Base, Problems> {
         let request = &plan.request;
         let io = |error: std::io::Error| Problems::from(codes::io(&error));
         let bases = request.cache.join("bases");
@@ -244,14 +316,23 @@ impl Base {
             .advice("Name another folder for the cache.")
             .into());
         }
-        let lock = |end: &str| bases.join(format!("{}.{end}", plan.key));
+        // What is whole is made beside what is not: that one may be in use.
+        let partly = *scope == Scope::Needed && state(&bases.join(&plan.key)).is_none();
+        let name = if partly { part_of(&plan.key) } else { plan.key.clone() };
+        let lock = |end: &str| bases.join(format!("{name}.{end}"));
         let work = Lock::take(&lock("lock"), true, progress)?;
         let held = Arc::new(Lock::take(&lock("use"), false, progress)?);
-        let folder = bases.join(&plan.key);
-        let kept = state(&folder).filter(|state| state.symbols || !request.want_symbols);
-        let (state, records) = match kept.and_then(|state| Some((state, read_records(&folder)?))) {
-            Some(kept) => kept,
-            None => make(plan, &folder, progress)?,
+        let folder = bases.join(&name);
+        let enough = |state: &State| {
+            (state.symbols || !request.want_symbols) && (state.whole || *scope == Scope::Needed)
+        };
+        let kept = state(&folder).filter(enough);
+        let (state, records, original) = match kept.and_then(|state| Some((state, read_records(&folder)?))) {
+            Some((state, records)) => {
+                let original = Original { kept: true, whole: state.whole, because: String::new() };
+                (state, records, original)
+            }
+            None => make(plan, &folder, scope, progress)?,
         };
         // What an earlier run's configuration met is met again.
         let got = read_config(&folder.join("pristine")).map_err(Problems::from)?;
@@ -259,7 +340,27 @@ impl Base {
         if !problems.is_harmless() {
             return Err(problems);
         }
-        Ok(Base { folder, state, records, held, _work: work })
+        Ok(Base { folder, state, original, records, held, work: Some(work) })
+    }
+
+    /// Lets other runs work in its tree. What it holds stays.
+    pub(crate) fn rest(&mut self) {
+        self.work = None;
+    }
+
+    /// Comes back after [`Base::rest`]: another run may have added objects meanwhile.
+    pub(crate) fn resume(&mut self, progress: &dyn Progress) -> Result<(), Problems> {
+        let lock = self.folder.with_extension("lock");
+        self.work = Some(Lock::take(&lock, true, progress)?);
+        let (state, records) = (state(&self.folder), read_records(&self.folder));
+        let (Some(state), Some(records)) = (state, records) else {
+            return Err(Diagnostic::new(codes::CACHE_UNUSABLE, "the kept build went away during the run")
+                .at(Place::file(self.folder.display().to_string()))
+                .advice("Run again: the original is then built anew.")
+                .into());
+        };
+        (self.state, self.records) = (state, records);
+        Ok(())
     }
 }
 
@@ -275,6 +376,14 @@ pub(crate) fn kbuild<'a>(plan: &'a BuildPlan, folder: &Path, log: &str) -> Kbuil
             .unwrap_or_else(|_| plan.request.log_dir.clone())
             .join(log),
     }
+}
+
+fn write_records(folder: &Path, records: &[Record]) -> std::io::Result<()> {
+    tree::write_private_whole(&folder.join("records.json"), &serde_json::to_vec(records)?)
+}
+
+fn write_state(folder: &Path, state: &State) -> std::io::Result<()> {
+    tree::write_private_whole(&folder.join("state.json"), &serde_json::to_vec(state)?)
 }
 
 fn read_records(folder: &Path) -> Option<Vec<Record>> {
@@ -301,16 +410,22 @@ fn copy(plan: &BuildPlan, kbuild: &Kbuild<'_>) -> Result<(), Problems> {
 }
 
 /// Makes the original build in `folder`.
-fn make(plan: &BuildPlan, folder: &Path, progress: &dyn Progress) -> Result<(State, Vec<Record>), Problems> {
+fn make(
+    plan: &BuildPlan,
+    folder: &Path,
+    scope: &Scope,
+    progress: &dyn Progress,
+) -> Result<(State, Vec<Record>, Original), Problems> {
     let io = |error: std::io::Error| Problems::from(codes::io(&error));
     progress.step("copying the sources");
     tree::remove(folder).and_then(|()| tree::create_private_dir(folder)).map_err(io)?;
-    let kbuild = kbuild(plan, folder, "base-build.log");
+    let log = if *scope == Scope::Needed { "needed-build.log" } else { "base-build.log" };
+    let kbuild = kbuild(plan, folder, log);
     copy(plan, &kbuild)?;
     kbuild.prepare()?;
     let which = "the original tree";
     let plain = |targets: &[&str]| -> Result<(), Problems> {
-        let end = kbuild.run(&Call { targets, records: None, stop_at_link: false }, progress)?;
+        let end = kbuild.run(&Call::plain(targets), progress)?;
         if end.success { Ok(()) } else { Err(kbuild.failure(&end, which).into()) }
     };
     if plan.snapshot.built_in_place {
@@ -325,11 +440,24 @@ fn make(plan: &BuildPlan, folder: &Path, progress: &dyn Progress) -> Result<(Sta
     if !problems.is_harmless() {
         return Err(problems);
     }
-    progress.step("building the original");
+    let needed = match scope {
+        Scope::Whole { .. } => None,
+        Scope::Needed => Some(touched_sources(plan, &kbuild.tree).map_err(io)?),
+    };
+    progress.step(match &needed {
+        None => "building the original",
+        Some(_) => "preparing the original and asking for its commands",
+    });
     let records_folder = folder.join("records");
-    let call =
-        Call { targets: &[], records: Some(&records_folder), stop_at_link: !plan.request.want_symbols };
+    let mut call = Call::up_to_link(&records_folder);
+    call.stop_at_link = !plan.request.want_symbols;
+    call.needed = needed.as_ref();
     let end = kbuild.run(&call, progress)?;
+    if !end.success && needed.is_some() {
+        // If that fails for the tree's own sake, it does again, and says why.
+        let because = "make does not come to its end where empty objects stand in".to_owned();
+        return make(plan, folder, &Scope::Whole { because }, progress);
+    }
     if !end.success {
         return Err(kbuild.failure(&end, which).into());
     }
@@ -338,12 +466,7 @@ fn make(plan: &BuildPlan, folder: &Path, progress: &dyn Progress) -> Result<(Sta
     progress.step("keeping the original build");
     tree::mirror(&kbuild.tree, &folder.join("pristine")).map_err(io)?;
     let objects = hash_objects(&folder.join("pristine"), &kbuild.tree, &end.records).map_err(io)?;
-    let encode = |error: serde_json::Error| Problems::from(codes::io(&error.into()));
-    tree::write_private_whole(
-        &folder.join("records.json"),
-        &serde_json::to_vec(&end.records).map_err(encode)?,
-    )
-    .map_err(io)?;
+    write_records(folder, &end.records).map_err(io)?;
     tree::remove(&records_folder).map_err(io)?;
     if xsplice_process::interrupted() {
         return Err(process_error(&xsplice_process::Error::Interrupted).into());
@@ -352,14 +475,26 @@ fn make(plan: &BuildPlan, folder: &Path, progress: &dyn Progress) -> Result<(Sta
         version: CACHE_VERSION,
         folder: folder.to_owned(),
         symbols: plan.request.want_symbols,
+        whole: needed.is_none(),
         layout,
         loader,
         config_changes,
         objects,
     };
-    tree::write_private_whole(&folder.join("state.json"), &serde_json::to_vec(&state).map_err(encode)?)
-        .map_err(io)?;
-    Ok((state, end.records))
+    write_state(folder, &state).map_err(io)?;
+    let because = match scope {
+        Scope::Whole { because } => because.clone(),
+        Scope::Needed => String::new(),
+    };
+    let original = Original { kept: false, whole: state.whole, because };
+    Ok((state, end.records, original))
+}
+
+/// The sources that the patch touches, as files of the private copy: known to be needed before anything is built.
+fn touched_sources(plan: &BuildPlan, tree: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
+    let is_source = |class: FileClass| matches!(class, FileClass::Source | FileClass::Assembler);
+    let touched = plan.touched.iter().filter(|file| is_source(file.class));
+    touched.map(|file| tree.join(&file.path)).filter(|path| path.exists()).map(fs::canonicalize).collect()
 }
 
 fn hash_objects(
@@ -368,7 +503,11 @@ fn hash_objects(
     records: &[Record],
 ) -> std::io::Result<BTreeMap<String, String>> {
     let mut hashes = BTreeMap::new();
-    for path in Graph::new(tree, records.to_vec()).objects().into_keys() {
+    let mut graph = Graph::new(tree, records.to_vec());
+    for (path, made) in graph.objects() {
+        if graph.records[made.record].stood_in {
+            continue;
+        }
         let file = pristine.join(&path);
         // Helpers of the link are made and removed again.
         if file.is_file() {

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use fs_err as fs;
 use object::{Object, ObjectSection};
 use xsplice_report::{Diagnostic, Place, Problems};
 
-use crate::base::{self, Base, BaseObjects};
+use crate::base::{self, Base, BaseObjects, Original, Scope};
 use crate::classify::{FileClass, Touch, TouchedFile};
 use crate::codes;
 use crate::config::{self, ConfigChange};
@@ -16,10 +17,11 @@ use crate::funcs_layout::{FuncsLayout, LoaderTraits};
 use crate::graph::{BaseObject, Graph, Made, untemporary};
 use crate::kbuild::{Call, Kbuild};
 use crate::line_neutral::{LineNumbers, Neutral};
-use crate::patched;
+use crate::patched::{self, Stop};
 use crate::plan::BuildPlan;
 use crate::request::Progress;
 use crate::tree;
+use crate::unmade;
 use crate::wrapper::Record;
 
 /// One object that the patched build made anew, removed or added.
@@ -69,12 +71,46 @@ pub struct CapturedBuild {
     pub loader: LoaderTraits,
     /// The private build's own symbol file, where it was asked for.
     pub built_xen_syms: Option<PathBuf>,
-    /// Every object of the original build.
+    /// Objects of the original build: every one, or those that were needed so far.
     pub base_objects: BaseObjects,
+    /// How the original was built.
+    pub original: Original,
     /// The first line of the compiler's own description.
     pub compiler: String,
     /// What was found on the way.
     pub warnings: Vec<Diagnostic>,
+    /// The original build, to compile more of it.
+    kept: Mutex<Kept>,
+}
+
+/// What compiling more of the original needs.
+#[derive(Debug)]
+struct Kept {
+    plan: BuildPlan,
+    base: Base,
+}
+
+impl CapturedBuild {
+    /// Objects of the original build, with all those among them whose source holds any of the names: where only what
+    /// the patch needs was compiled, they are compiled now.
+    ///
+    /// # Errors
+    /// When one does not compile, or of I/O.
+    pub fn users_of(
+        &self,
+        names: &BTreeSet<String>,
+        progress: &dyn Progress,
+    ) -> Result<BaseObjects, Problems> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let Kept { plan, base } = &mut *kept;
+        if !base.is_whole() {
+            base.resume(progress)?;
+            unmade::make_users(plan, base, names, progress)?;
+            base.rest();
+        }
+        let made = Graph::new(&base.tree(), base.records.clone()).objects();
+        Ok(base.objects(made.into_values().map(|made| made.object)))
+    }
 }
 
 /// A part of the hypervisor that the patched build made anew, added or removed.
@@ -91,8 +127,18 @@ struct Remade {
 /// # Errors
 /// A compiler error, an unusable configuration, a build file that alters other objects, I/O.
 pub fn build(plan: BuildPlan, progress: &dyn Progress) -> Result<CapturedBuild, Problems> {
-    let base = Base::open(&plan, progress)?;
-    let patched = patched::build(&plan, &base, progress)?;
+    let mut base = Base::open(&plan, &Scope::of(&plan), progress)?;
+    let patched = match patched::build(&plan, &base, progress) {
+        Err(Stop::NeedsWhole(because)) => {
+            // The locks go first.
+            drop(base);
+            base = Base::open(&plan, &Scope::Whole { because }, progress)?;
+            patched::build(&plan, &base, progress)
+        }
+        built => built,
+    }
+    .map_err(Stop::into_problems)?;
+    base.add(patched.originals)?;
     let mut capture = Capture::new(&plan, &base, patched.records);
     let (objects, mut identical) = capture.objects()?;
     if let Way::Commands { same_text, .. } = &patched.way {
@@ -108,6 +154,8 @@ pub fn build(plan: BuildPlan, progress: &dyn Progress) -> Result<CapturedBuild, 
     let mut warnings = plan.warnings.0.clone();
     warnings.extend(patched.warnings);
     warnings.extend(problems);
+    let base_objects = capture.base_objects;
+    base.rest();
     Ok(CapturedBuild {
         objects,
         identical,
@@ -119,9 +167,11 @@ pub fn build(plan: BuildPlan, progress: &dyn Progress) -> Result<CapturedBuild, 
         funcs_layout: base.layout(),
         loader: base.loader(),
         built_xen_syms: base.symbols(),
-        base_objects: capture.base_objects,
+        base_objects,
+        original: base.original(),
         compiler: plan.tools.compiler.clone(),
         warnings,
+        kept: Mutex::new(Kept { plan, base }),
     })
 }
 
@@ -222,8 +272,7 @@ pub(crate) fn reconfigure(
     if !plan.changes.keys().any(is_kconfig) {
         return Ok(Vec::new());
     }
-    let call = Call { targets: &["olddefconfig"], records: None, stop_at_link: false };
-    let end = kbuild.run(&call, progress)?;
+    let end = kbuild.run(&Call::plain(&["olddefconfig"]), progress)?;
     if !end.success {
         return Err(kbuild.failure(&end, "the patched tree").into());
     }

@@ -18,15 +18,17 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
-use xsplice_process::{Job, Sink};
-use xsplice_report::{Diagnostic, Problems};
+use xsplice_process::Sink;
+use xsplice_report::Problems;
 
 use crate::base::Base;
 use crate::capture;
 use crate::classify::{FileClass, Touch, TouchedFile};
 use crate::codes;
+use crate::commands::{self, Run};
 use crate::globals;
 use crate::graph::Graph;
+use crate::includes::Reach;
 use crate::kbuild::{Kbuild, MakeEnd, process_error};
 use crate::line_neutral::Neutral;
 use crate::parallel::in_parallel;
@@ -35,7 +37,8 @@ use crate::replay::without_outputs;
 use crate::request::Progress;
 use crate::same_text::{Tokens, lines, tokens};
 use crate::tree;
-use crate::units::{Step, Unit, units};
+use crate::units::{Unit, units};
+use crate::unmade;
 use crate::wrapper::{self, Record, Tool, added_flags};
 
 /// How the patched objects were made.
@@ -61,7 +64,7 @@ pub enum Way {
 const GENERATORS: &[&str] = &["xen/include/public/", "xen/arch/x86/boot/"];
 
 /// Why the touched files are for make, if they are.
-fn for_make(touched: &[TouchedFile]) -> Option<String> {
+pub(crate) fn for_make(touched: &[TouchedFile]) -> Option<String> {
     touched.iter().filter(|file| file.class.can_reach_hypervisor()).find_map(|file| {
         let path = &file.path;
         let plain = matches!(file.class, FileClass::Source | FileClass::Header | FileClass::Assembler);
@@ -84,17 +87,19 @@ fn for_make(touched: &[TouchedFile]) -> Option<String> {
 
 /// What was found out about a kept build's commands; kept with it.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Known {
+pub(crate) struct Known {
     /// [`KNOWN_VERSION`] of the program that wrote it.
     version: u32,
-    /// Objects (as the compiler names them) whose command gave what make gave.
+    /// Objects (as the compiler names them) whose command gave what make gave, or which it made in the first place.
     shown: BTreeSet<String>,
     /// The original texts, by the same names.
-    texts: BTreeMap<String, Tokens>,
+    pub(crate) texts: BTreeMap<String, Tokens>,
+    /// What originals read that make had no need of, by the same names; paths as in [`Record::dependencies`].
+    pub(crate) reads: BTreeMap<String, Vec<String>>,
 }
 
 /// To be raised whenever texts are read in another way, or commands called in another.
-const KNOWN_VERSION: u32 = 1;
+const KNOWN_VERSION: u32 = 2;
 
 /// Options under which the compiler puts lines and columns into objects: equal tokens are no equal objects then.
 const PLACES_IN_OBJECTS: &[&str] = &["UBSAN", "COVERAGE"];
@@ -120,30 +125,45 @@ pub(crate) struct Direct<'a> {
     texts: Vec<usize>,
     /// Paths that the patch changes.
     touched: BTreeSet<String>,
+    /// The files that may lead to those, where the original build left objects out.
+    reach: Option<Reach>,
+    /// Calls that compiled originals which it left out.
+    originals: Vec<Record>,
+    /// What they made, as the compiler names it.
+    taken: BTreeSet<String>,
     known: Known,
 }
 
 impl<'a> Direct<'a> {
-    /// Finds what reads the touched files; or says why that is not enough.
-    pub(crate) fn new(plan: &'a BuildPlan, base: &'a Base) -> Result<Direct<'a>, String> {
+    /// Finds what reads the touched files; or says why that is not enough. The tree is the original.
+    pub(crate) fn new(
+        plan: &'a BuildPlan,
+        base: &'a Base,
+        kbuild: &Kbuild<'_>,
+        progress: &dyn Progress,
+    ) -> Result<Result<Direct<'a>, String>, Problems> {
         if let Some(because) = for_make(&plan.touched) {
-            return Err(because);
+            return Ok(Err(because));
         }
+        let mut known = Known::of(base);
         let reaches = |file: &&TouchedFile| file.class.can_reach_hypervisor();
         let touched: BTreeSet<String> =
             plan.touched.iter().filter(reaches).map(|file| file.path.clone()).collect();
         let unreaching: BTreeSet<String> =
             plan.touched.iter().filter(|file| !reaches(file)).map(|file| file.path.clone()).collect();
         let mut graph = Graph::new(&base.tree(), base.records.clone());
+        if !base.is_whole() {
+            progress.step("asking what reads the touched files");
+        }
+        let reach = unmade::learn(&mut graph, &Run { kbuild }, &mut known, &touched)?;
         let mut readers: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
         for index in 0..graph.records.len() {
             if graph.records[index].tool == Tool::Cc && graph.records[index].code == 0 {
                 let all = graph.dependencies(index);
                 if let Some(read) = all.intersection(&unreaching).next() {
-                    return Err(format!(
-                        "{} reads {read} all the same",
-                        graph.records[index].inputs.join(" ")
-                    ));
+                    let because =
+                        format!("{} reads {read} all the same", graph.records[index].inputs.join(" "));
+                    return Ok(Err(because));
                 }
                 let read: BTreeSet<String> = all.intersection(&touched).cloned().collect();
                 if !read.is_empty() {
@@ -152,20 +172,24 @@ impl<'a> Direct<'a> {
             }
         }
         if let Some(unread) = touched.iter().find(|file| !readers.values().any(|read| read.contains(*file))) {
-            return Err(format!("no recorded command reads {unread}"));
+            return Ok(Err(format!("no recorded command reads {unread}")));
         }
         let texts = readers.keys().copied().filter(|&index| graph.records[index].text).collect();
-        let mut units = units(&mut graph, &readers, &base.pristine())?;
-        let known = std::fs::read(base.folder.join(KNOWN)).ok();
-        let known: Option<Known> = known.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let known = known
-            .filter(|known| known.version == KNOWN_VERSION)
-            .unwrap_or_else(|| Known { version: KNOWN_VERSION, ..Known::default() });
-        let config = crate::base::read_config(&base.pristine()).map_err(|problem| problem.what)?;
+        let mut units = match units(&mut graph, &readers, &base.pristine()) {
+            Ok(units) => units,
+            Err(because) => return Ok(Err(because)),
+        };
+        let config = crate::base::read_config(&base.pristine())?;
         if PLACES_IN_OBJECTS.iter().any(|option| config.get(*option).is_some_and(|value| value == "y")) {
             units.iter_mut().for_each(|unit| unit.by_text = false);
         }
-        Ok(Direct { plan, base, graph, units, texts, touched, known })
+        let (originals, taken) = (Vec::new(), BTreeSet::new());
+        Ok(Ok(Direct { plan, base, graph, units, texts, touched, reach, originals, taken, known }))
+    }
+
+    /// Calls that compiled originals which the first build left out.
+    pub(crate) fn into_originals(self) -> Vec<Record> {
+        self.originals
     }
 
     /// Builds the tree, which is the original, with `neutral` in place of what the patch makes of those files.
@@ -267,8 +291,9 @@ impl<'a> Direct<'a> {
         for (&at, text) in units.iter().zip(found) {
             let unit = &self.units[at];
             let (Some(text), Some(original)) = (text, self.known.texts.get(&unit.output)) else { continue };
-            let known_reads = self.graph.records[unit.record].assembled.is_some();
-            if text == *original && !text.names_places && (known_reads || !text.reads_files) {
+            let known_reads = self.graph.records[unit.record].assembled.is_some() || text.reads.is_empty();
+            let closed = self.reach.as_ref().is_some_and(|reach| unmade::closed(&text, reach));
+            if text == *original && !text.names_places && (known_reads || closed) {
                 same.insert(at);
             }
         }
@@ -303,8 +328,7 @@ impl<'a> Direct<'a> {
         progress: &dyn Progress,
     ) -> Result<Option<String>, Problems> {
         let io = |error: std::io::Error| Problems::from(codes::io(&error));
-        let open: Vec<usize> =
-            units.iter().copied().filter(|&at| !self.known.shown.contains(&self.units[at].output)).collect();
+        let open: Vec<usize> = units.iter().copied().filter(|&at| !self.is_shown(at)).collect();
         if open.is_empty() {
             return Ok(None);
         }
@@ -314,9 +338,15 @@ impl<'a> Direct<'a> {
         }
         // Flags are added only where calls are recorded; these records are nobody's.
         let records = run.kbuild.temporary.join("records");
-        tree::create_private_dir(&records).map_err(io)?;
+        tree::remove(&records).and_then(|()| tree::create_private_dir(&records)).map_err(io)?;
         if !self.compile(run, &open, &records, None)? {
             return Ok(Some("a recorded command fails outside make".to_owned()));
+        }
+        let made = wrapper::read_new_records(&records, &mut BTreeSet::new()).map_err(io)?;
+        let (unmade, open): (Vec<usize>, Vec<usize>) =
+            open.into_iter().partition(|&at| self.graph.records[self.units[at].record].stood_in);
+        for at in unmade {
+            self.take_original(at, &made).map_err(io)?;
         }
         for at in open {
             if let Some(other) = self.differing_result(at)? {
@@ -330,8 +360,27 @@ impl<'a> Direct<'a> {
         Ok(None)
     }
 
-    /// Compiles units, each with the steps that follow; the wrapper leaves its records in a folder. Whether all went
-    /// well.
+    /// Whether a unit's command is known to give what the original build has, now that it has it.
+    fn is_shown(&self, at: usize) -> bool {
+        let unit = &self.units[at];
+        if self.graph.records[unit.record].stood_in {
+            self.taken.contains(&unit.output)
+        } else {
+            self.known.shown.contains(&unit.output)
+        }
+    }
+
+    /// Keeps the original that a unit's commands made, where there was none so far.
+    fn take_original(&mut self, at: usize, made: &[Record]) -> std::io::Result<()> {
+        let unit = &self.units[at];
+        let (pristine, tree) = (self.base.pristine(), self.base.tree());
+        self.originals.extend(commands::take_original(&self.graph, unit, &pristine, &tree, made)?);
+        self.taken.insert(unit.output.clone());
+        self.known.shown.insert(unit.output.clone());
+        Ok(())
+    }
+
+    /// Compiles units in the tree as it is.
     fn compile(
         &self,
         run: &Run<'_>,
@@ -339,30 +388,8 @@ impl<'a> Direct<'a> {
         records: &Path,
         progress: Option<&dyn Progress>,
     ) -> Result<bool, Problems> {
-        let done = std::sync::atomic::AtomicUsize::new(0);
-        let results = in_parallel(run.kbuild.request.jobs, units, |&at| {
-            let unit = &self.units[at];
-            let mut well = run.again(&self.graph.records[unit.record], records)?;
-            for step in &unit.steps {
-                if !well {
-                    break;
-                }
-                well = match step {
-                    Step::Copy(copy) => run.again(&self.graph.records[*copy], records)?,
-                    Step::Rename { from, to } => {
-                        let tree = self.base.tree();
-                        fs::rename(tree.join(from), tree.join(to)).map_err(|error| codes::io(&error))?;
-                        true
-                    }
-                };
-            }
-            if let Some(progress) = progress.filter(|_| well) {
-                let count = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
-                progress.compiled(unit.object.as_ref().unwrap_or(&unit.output), count);
-            }
-            Ok(well)
-        })?;
-        Ok(results.into_iter().all(|well| well))
+        let units: Vec<&Unit> = units.iter().map(|&at| &self.units[at]).collect();
+        run.compile(&self.graph, &units, records, progress)
     }
 
     /// A result of a unit that is not what make made of the original, if there is one.
@@ -408,22 +435,13 @@ fn differing(before: &[(usize, Option<String>)], after: &[(usize, Option<String>
     Some(pair.0.0)
 }
 
-/// How commands run.
-struct Run<'a> {
-    kbuild: &'a Kbuild<'a>,
-}
-
-impl Run<'_> {
-    fn job(&self, tool: Tool, dir: &Path) -> Job {
-        let program = self.kbuild.bin.join(tool.link_name());
-        self.kbuild.environment(Job::new(program).dir(dir))
-    }
-
-    /// Runs a recorded command again, its words going to the log. Whether it went well.
-    fn again(&self, record: &Record, records: &Path) -> Result<bool, Diagnostic> {
-        let log = || self.kbuild.log_file().map(Sink::File);
-        let job = self.job(record.tool, &record.dir).args(&record.args).env(wrapper::RECORDS, records);
-        let finished = job.stdout(log()?).stderr(log()?).run().map_err(|error| process_error(&error))?;
-        Ok(finished.success())
+impl Known {
+    /// What is known about a kept build.
+    fn of(base: &Base) -> Known {
+        let known = std::fs::read(base.folder.join(KNOWN)).ok();
+        let known: Option<Known> = known.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        known
+            .filter(|known| known.version == KNOWN_VERSION)
+            .unwrap_or_else(|| Known { version: KNOWN_VERSION, ..Known::default() })
     }
 }

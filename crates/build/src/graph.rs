@@ -333,6 +333,7 @@ mod tests {
             text: false,
             dependencies: Vec::new(),
             assembled: None,
+            stood_in: false,
             partial,
             code: 0,
             message: String::new(),

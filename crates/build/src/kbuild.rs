@@ -11,6 +11,7 @@ use xsplice_report::{Diagnostic, Place};
 
 use crate::codes;
 use crate::request::{Progress, Request};
+use crate::stand_in;
 use crate::tools::Tools;
 use crate::tree;
 use crate::wrapper::{self, Record, Settings, Tool};
@@ -39,6 +40,20 @@ pub(crate) struct Call<'a> {
     pub(crate) records: Option<&'a Path>,
     /// End at the link of the hypervisor.
     pub(crate) stop_at_link: bool,
+    /// The sources that are compiled, by absolute path, if not all are: see [`crate::stand_in`].
+    pub(crate) needed: Option<&'a BTreeSet<PathBuf>>,
+}
+
+impl<'a> Call<'a> {
+    /// Makes targets, and leaves no records.
+    pub(crate) fn plain(targets: &'a [&'a str]) -> Call<'a> {
+        Call { targets, records: None, stop_at_link: false, needed: None }
+    }
+
+    /// Builds up to the link of the hypervisor.
+    pub(crate) fn up_to_link(records: &'a Path) -> Call<'a> {
+        Call { targets: &[], records: Some(records), stop_at_link: true, needed: None }
+    }
 }
 
 /// How it ended.
@@ -140,6 +155,16 @@ impl Kbuild<'_> {
         if call.stop_at_link {
             job = job.env(wrapper::STOP_AT_LINK, "1");
         }
+        if let Some(needed) = call.needed {
+            let file = self.temporary.join("needed.json");
+            let write = || tree::write_private(&file, &serde_json::to_vec(needed)?);
+            write().map_err(|error| codes::io(&error))?;
+            // That public headers are also C++ is checked by a compiler that nothing else is compiled with.
+            if !self.request.make_vars.iter().any(|(name, _)| name == "CXX") {
+                job = job.arg("CXX=false");
+            }
+            job = job.env(stand_in::NEEDED, file);
+        }
         Ok(job)
     }
 
@@ -177,7 +202,9 @@ impl Kbuild<'_> {
             let ended = running.poll().map_err(|error| process_error(&error))?;
             if let Some(folder) = call.records {
                 let new = wrapper::read_new_records(folder, &mut seen).map_err(|error| codes::io(&error))?;
-                for record in new.iter().filter(|record| record.compiles() && record.code == 0) {
+                for record in
+                    new.iter().filter(|record| record.compiles() && record.code == 0 && !record.stood_in)
+                {
                     count += 1;
                     progress.compiled(&self.shown_object(record), count);
                 }

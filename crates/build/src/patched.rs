@@ -26,6 +26,38 @@ pub(crate) struct Patched {
     pub(crate) line_numbers: LineNumbers,
     pub(crate) way: Way,
     pub(crate) warnings: Vec<Diagnostic>,
+    /// Calls that compiled originals which the original build had left out.
+    pub(crate) originals: Vec<Record>,
+}
+
+/// Why there is no patched build.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// What is wrong.
+    Problems(Problems),
+    /// make has to build, for that reason, and the original is not there as a whole.
+    NeedsWhole(String),
+}
+
+impl Stop {
+    pub(crate) fn into_problems(self) -> Problems {
+        match self {
+            Stop::Problems(problems) => problems,
+            Stop::NeedsWhole(because) => Diagnostic::new(codes::IO, because).into(),
+        }
+    }
+}
+
+impl From<Problems> for Stop {
+    fn from(problems: Problems) -> Stop {
+        Stop::Problems(problems)
+    }
+}
+
+impl From<Diagnostic> for Stop {
+    fn from(problem: Diagnostic) -> Stop {
+        Stop::Problems(problem.into())
+    }
 }
 
 /// A build from the original one on, to its end, good or bad.
@@ -36,7 +68,7 @@ struct Attempt {
 }
 
 /// Builds the patched tree.
-pub(crate) fn build(plan: &BuildPlan, base: &Base, progress: &dyn Progress) -> Result<Patched, Problems> {
+pub(crate) fn build(plan: &BuildPlan, base: &Base, progress: &dyn Progress) -> Result<Patched, Stop> {
     let kbuild = base::kbuild(plan, &base.folder, "patched-build.log");
     let job = Job { plan, base, kbuild, direct: RefCell::new(None), progress };
     let (neutral, warnings) = if plan.request.keep_lines {
@@ -45,13 +77,17 @@ pub(crate) fn build(plan: &BuildPlan, base: &Base, progress: &dyn Progress) -> R
         line_neutral::files(&plan.changes)
     };
     let first = job.attempt(&neutral)?;
-    if first.end.success {
-        return Ok(patched(first, &neutral, Vec::new(), warnings));
-    }
-    if neutral.is_empty() {
+    let mut built = if first.end.success {
+        patched(first, &neutral, Vec::new(), warnings)
+    } else if neutral.is_empty() {
         return Err(job.failure(&first).into());
+    } else {
+        job.fall_back(neutral, warnings)?
+    };
+    if let Some(Ok(direct)) = job.direct.into_inner() {
+        built.originals = direct.into_originals();
     }
-    job.fall_back(neutral, warnings)
+    Ok(built)
 }
 
 fn patched(
@@ -75,6 +111,7 @@ fn patched(
         line_numbers,
         way: attempt.way,
         warnings,
+        originals: Vec::new(),
     }
 }
 
@@ -96,22 +133,23 @@ impl Job<'_> {
     /// Restores the original build and builds the patched tree, with the files of `neutral` in place of what
     /// the patch makes of them. Nothing of an attempt before is left: what make takes to be up to date would
     /// depend on how far several compilers had come.
-    fn attempt(&self, neutral: &Neutral) -> Result<Attempt, Problems> {
+    fn attempt(&self, neutral: &Neutral) -> Result<Attempt, Stop> {
         let Job { plan, base, kbuild, progress, .. } = self;
-        let io = |error: std::io::Error| Problems::from(codes::io(&error));
+        let io = |error: std::io::Error| codes::io(&error);
         progress.step("restoring the original build");
         tree::mirror(&base.pristine(), &base.tree()).map_err(io)?;
         kbuild.prepare()?;
         let because = match self.by_commands(neutral)? {
             Ok(attempt) => return Ok(attempt),
-            Err(because) => because,
+            Err(because) if base.is_whole() => because,
+            Err(because) => return Err(Stop::NeedsWhole(because)),
         };
         capture::apply(plan, neutral, &base.tree()).map_err(io)?;
         capture::wake_readers(plan, base).map_err(io)?;
         let config_changes = capture::reconfigure(plan, base, kbuild, *progress)?;
         progress.step("building the patched tree");
         let records = base.folder.join("patched-records");
-        let call = Call { targets: &[], records: Some(&records), stop_at_link: true };
+        let call = Call::up_to_link(&records);
         let mut end = kbuild.run(&call, *progress)?;
         if end.success && capture::wake_stale(base).map_err(io)? {
             progress.step("compiling what reads files that were made anew");
@@ -126,7 +164,10 @@ impl Job<'_> {
     /// what reads a file is told by paths as the tree's links resolve them.
     fn by_commands(&self, neutral: &Neutral) -> Result<Result<Attempt, String>, Problems> {
         let mut direct = self.direct.borrow_mut();
-        let direct = direct.get_or_insert_with(|| Direct::new(self.plan, self.base));
+        let direct = match &mut *direct {
+            Some(direct) => direct,
+            none => none.insert(Direct::new(self.plan, self.base, &self.kbuild, self.progress)?),
+        };
         let because = match direct {
             Err(because) => return Ok(Err(because.clone())),
             Ok(direct) => match direct.attempt(&self.kbuild, neutral, self.progress)? {
@@ -146,7 +187,7 @@ impl Job<'_> {
     /// If the patch itself does not compile, that is the answer, in the compiler's words about the patch as it
     /// is. Otherwise the files are left plain that were read where a compiler failed; all, if that is not
     /// enough. The set does not depend on which of several compilers fails first, since all failures count.
-    fn fall_back(&self, neutral: Neutral, warnings: Vec<Diagnostic>) -> Result<Patched, Problems> {
+    fn fall_back(&self, neutral: Neutral, warnings: Vec<Diagnostic>) -> Result<Patched, Stop> {
         let plain = self.attempt(&Neutral::new())?;
         if !plain.end.success {
             return Err(self.failure(&plain).into());

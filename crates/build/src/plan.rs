@@ -59,7 +59,9 @@ impl BuildPlan {
 
     /// Whether an earlier run has left the original build.
     pub fn base_is_kept(&self) -> bool {
-        base::is_complete(&self.request.cache, &self.key)
+        let kept = |name: &str| base::is_complete(&self.request.cache, name);
+        let whole = matches!(base::Scope::of(self), base::Scope::Whole { .. });
+        kept(&self.key) || (!whole && kept(&base::part_of(&self.key)))
     }
 }
 

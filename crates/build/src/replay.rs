@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use xsplice_process::Job;
 use xsplice_report::Problems;
 
-use crate::base::{self, Base, BaseObjects};
+use crate::base::{self, Base, BaseObjects, Scope};
 use crate::codes;
 use crate::graph::{BaseObject, Graph};
 use crate::plan::plan_original;
@@ -90,7 +90,8 @@ impl Replay {
 /// As [`crate::plan()`] and [`crate::build()`] without a patch.
 pub fn replay(request: Request, progress: &dyn Progress) -> Result<Replay, Problems> {
     let plan = plan_original(request)?;
-    let base = Base::open(&plan, progress)?;
+    let because = "every object of the original is wanted".to_owned();
+    let base = Base::open(&plan, &Scope::Whole { because }, progress)?;
     let kbuild = base::kbuild(&plan, &base.folder, "replay.log");
     tree::mirror(&base.pristine(), &base.tree()).map_err(|error| codes::io(&error))?;
     let settings = kbuild.settings();

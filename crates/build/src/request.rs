@@ -91,6 +91,8 @@ pub struct Request {
     pub log_dir: PathBuf,
     /// Whether the hypervisor is to be linked, for its symbol file.
     pub want_symbols: bool,
+    /// Whether every object of the original is to be compiled, whatever the patch needs.
+    pub whole: bool,
     /// The programs that compile and link.
     pub toolchain: Toolchain,
     /// What the build says about itself.
@@ -122,6 +124,7 @@ impl Request {
             wrapper: wrapper.into(),
             log_dir: log_dir.into(),
             want_symbols: true,
+            whole: false,
             toolchain: Toolchain::default(),
             metadata: Metadata::default(),
             make_vars: Vec::new(),

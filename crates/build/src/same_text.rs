@@ -16,8 +16,8 @@ pub(crate) struct Tokens {
     pub(crate) hash: String,
     /// Whether it names the place where it stands.
     pub(crate) names_places: bool,
-    /// Whether the assembler reads more files.
-    pub(crate) reads_files: bool,
+    /// The files that the assembler reads besides, without folders, sorted; an empty name for one that is not clear.
+    pub(crate) reads: Vec<String>,
 }
 
 /// Reads a C text as the preprocessor wrote it (`-E`; GCC's documentation, "Preprocessor Output").
@@ -39,12 +39,34 @@ pub(crate) fn tokens(text: &[u8]) -> Tokens {
             kept.push(b' ');
         }
     }
-    let holds = |words: &[&[u8]]| words.iter().any(|word| contains(&kept, word));
+    let holds = |words: &[&[u8]]| words.iter().any(|word| find(&kept, word).is_some());
     Tokens {
         hash: blake3::hash(&kept).to_hex().to_string(),
         names_places: holds(PLACES),
-        reads_files: holds(READS),
+        reads: read_by_assembler(&kept),
     }
+}
+
+/// The names behind the assembler's directives that read files, in C (`".include \"x.h\""`) or assembler.
+fn read_by_assembler(text: &[u8]) -> Vec<String> {
+    let mut names = Vec::new();
+    for word in READS {
+        let mut rest = text;
+        while let Some(at) = find(rest, word) {
+            rest = &rest[at + word.len()..];
+            let words = rest.trim_ascii_start();
+            let quoted = words.strip_prefix(b"\\\"").or_else(|| words.strip_prefix(b"\""));
+            let name = quoted.and_then(|name| {
+                let end = name.iter().position(|byte| matches!(byte, b'"' | b'\\' | b'\n'))?;
+                std::str::from_utf8(&name[..end]).ok()
+            });
+            let name = name.unwrap_or_default();
+            names.push(name.rsplit('/').next().unwrap_or_default().to_owned());
+        }
+    }
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// Reads a text of whatever kind: BLAKE3 of its lines, those left out that are empty or say where the next one came
@@ -87,16 +109,17 @@ fn squeeze(line: &[u8], kept: &mut Vec<u8>) {
     }
 }
 
-fn contains(text: &[u8], word: &[u8]) -> bool {
-    let mut rest = text;
-    while let Some(at) = rest.iter().position(|&byte| byte == word[0]) {
-        rest = &rest[at..];
-        if rest.starts_with(word) {
-            return true;
+/// Where a word begins.
+fn find(text: &[u8], word: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    while let Some(at) = text[from..].iter().position(|&byte| byte == word[0]) {
+        from += at;
+        if text[from..].starts_with(word) {
+            return Some(from);
         }
-        rest = &rest[1..];
+        from += 1;
     }
-    false
+    None
 }
 
 #[cfg(test)]
@@ -150,10 +173,11 @@ mod tests {
     #[test]
     fn what_is_more_than_tokens_is_seen() {
         assert!(tokens(b"int l = __builtin_LINE();").names_places);
-        assert!(tokens(b"asm(\".include \\\"x.h\\\"\");").reads_files);
-        assert!(tokens(b"asm(\".incbin \\\"x\\\"\");").reads_files);
+        assert_eq!(tokens(b"asm(\".include \\\"d/x.h\\\"\");").reads, ["x.h"]);
+        assert_eq!(tokens(b".incbin \"x\"\n.include \"a/b.h\"\n").reads, ["b.h", "x"]);
+        assert_eq!(tokens(b"asm(\".include \" NAME);").reads, [""]);
         let plain = tokens(b"int l = __builtin_expect(1, 1);");
-        assert!(!plain.names_places && !plain.reads_files);
+        assert!(!plain.names_places && plain.reads.is_empty());
     }
 
     proptest! {

@@ -117,6 +117,7 @@ mod tests {
             text: false,
             dependencies: vec!["include/h.h".to_owned()],
             assembled: assembled.map(|file| vec![file.to_owned()]),
+            stood_in: false,
             partial: tool == Tool::Ld && output != "xen-syms",
             code: 0,
             message: String::new(),

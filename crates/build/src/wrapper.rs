@@ -16,6 +16,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
+use crate::stand_in::{self, NEEDED};
+
 /// What the names of the links begin with, such as `xsplice-wrapped-cc`.
 const PREFIX: &str = "xsplice-wrapped-";
 /// The file beside the links that says what they stand for.
@@ -132,6 +134,10 @@ pub(crate) struct Record {
     /// of. None where the assembler cannot tell.
     #[serde(default)]
     pub(crate) assembled: Option<Vec<String>>,
+    /// Whether an empty object was the answer, since nobody needed this one: nothing was compiled, and what it would
+    /// have read is not known.
+    #[serde(default)]
+    pub(crate) stood_in: bool,
     /// Links only: whether the result is again an object (`-r`).
     pub(crate) partial: bool,
     /// Its exit code.
@@ -165,15 +171,15 @@ impl Record {
 
 /// What a command line asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Parsed {
-    inputs: Vec<String>,
-    output: Option<String>,
+pub(crate) struct Parsed {
+    pub(crate) inputs: Vec<String>,
+    pub(crate) output: Option<String>,
     /// `-c`
     compiles: bool,
     /// `-E` or `-S`
-    text: bool,
+    pub(crate) text: bool,
     /// Where dependencies are written, if they are.
-    depfile: Option<String>,
+    pub(crate) depfile: Option<String>,
     partial: bool,
 }
 
@@ -313,7 +319,7 @@ fn parse(tool: Tool, args: &[String]) -> Parsed {
 }
 
 /// The one C or assembler source that the command compiles into an object, if it is one to remember.
-fn compiled_source(parsed: &Parsed) -> Option<&str> {
+pub(crate) fn compiled_source(parsed: &Parsed) -> Option<&str> {
     let output = parsed.output.as_deref()?;
     if !parsed.compiles || parsed.text || output == "/dev/null" {
         return None;
@@ -368,7 +374,7 @@ pub(crate) fn added_flags(settings: &Settings, args: &[String], source: &str) ->
 }
 
 /// The files named in a dependency file in make's syntax, without the target.
-fn parse_depfile(text: &str) -> Vec<String> {
+pub(crate) fn parse_depfile(text: &str) -> Vec<String> {
     let mut files = Vec::new();
     for rule in text.replace("\\\n", " ").lines() {
         // -MP adds rules without prerequisites for every header; those name nothing new.
@@ -430,6 +436,10 @@ fn run(link: &Path, args: &[OsString]) -> std::io::Result<i32> {
         return Err(xsplice_process::exec(real, args));
     };
     let parsed = parse(tool, &words);
+    let needed = std::env::var_os(NEEDED).map(PathBuf::from);
+    if needed.is_some() && tool == Tool::Cc && stand_in::checks_header(&parsed) {
+        return Ok(0);
+    }
     let text = tool == Tool::Cc && makes_text(&parsed, &words);
     let worth_recording = match tool {
         Tool::Cc => text || compiled_source(&parsed).is_some(),
@@ -447,6 +457,7 @@ fn run(link: &Path, args: &[OsString]) -> std::io::Result<i32> {
         inputs: parsed.inputs.clone(),
         dependencies: Vec::new(),
         assembled: None,
+        stood_in: false,
         partial: parsed.partial,
         code: 0,
         message: String::new(),
@@ -460,7 +471,16 @@ fn run(link: &Path, args: &[OsString]) -> std::io::Result<i32> {
         crate::tree::write_private(&records.join(REACHED_LINK), b"")?;
         return Ok(1);
     }
-    call(real, args, &settings, &parsed, &records, &mut record)?;
+    let answered = match (&needed, tool) {
+        (Some(needed), Tool::Cc) => stand_in::compiles(&parsed, &record.args, &record.dir, needed)?,
+        (Some(_), Tool::Objcopy) => stand_in::copies(&parsed, &record.dir)?,
+        _ => false,
+    };
+    if answered {
+        record.stood_in = tool == Tool::Cc;
+    } else {
+        call(real, args, &settings, &parsed, &records, &mut record)?;
+    }
     write_record(&records, &record)?;
     Ok(record.code)
 }
@@ -643,6 +663,7 @@ mod tests {
                 text: false,
                 dependencies: vec![],
                 assembled: None,
+                stood_in: false,
                 partial: parsed.partial,
                 code: 0,
                 message: String::new(),

@@ -11,6 +11,8 @@ use std::sync::Mutex;
 
 #[path = "build/commands.rs"]
 mod commands;
+#[path = "build/needed.rs"]
+mod needed;
 
 use libtest_mimic::{Arguments, Trial};
 use xsplice_build::{
@@ -698,6 +700,14 @@ fn main() -> ExitCode {
         commands::a_command_that_gives_something_else_outside_make_is_not_used,
         commands::a_kept_build_that_was_moved_is_made_anew,
         commands::both_ways_give_the_same_objects,
+        needed::only_the_touched_source_is_compiled,
+        needed::the_next_patch_adds_what_it_needs,
+        needed::a_header_compiles_readers_whose_text_differs,
+        needed::what_the_assembler_reads_is_compiled_too,
+        needed::what_is_for_make_has_the_whole_original,
+        needed::a_tree_that_does_not_link_empty_objects_is_built_as_a_whole,
+        needed::other_users_of_a_name_are_compiled_when_asked_for,
+        needed::what_fails_for_the_originals_own_sake_says_so,
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

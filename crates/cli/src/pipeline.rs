@@ -50,7 +50,7 @@ pub(crate) fn run(
         loader: loader(&captured),
         payload: Some(wanted(inputs, &captured, report)),
     });
-    let rest = |names: &BTreeSet<String>| untouched(&captured, names);
+    let rest = |names: &BTreeSet<String>| untouched(&captured, names, progress);
     let verified = stages::run(&objects, &rest, host.as_ref(), &mut report.findings)?;
     if host.is_none() {
         return Err(no_symbols());
@@ -104,11 +104,15 @@ fn input(object: &CapturedObject) -> Input<'_> {
 }
 
 /// The objects of the hypervisor that hold any of the names, as the original build made them.
-fn untouched(captured: &CapturedBuild, names: &BTreeSet<String>) -> Result<Vec<ObjectPair>, Problems> {
+fn untouched(
+    captured: &CapturedBuild,
+    names: &BTreeSet<String>,
+    progress: &Progress,
+) -> Result<Vec<ObjectPair>, Problems> {
+    let kept = captured.users_of(names, progress)?;
     let finders: Vec<Finder<'_>> = names.iter().map(Finder::new).collect();
     let changed: BTreeSet<&str> = captured.objects.iter().map(|object| object.path.as_str()).collect();
-    let objects: Vec<&BaseObject> = captured
-        .base_objects
+    let objects: Vec<&BaseObject> = kept
         .list()
         .iter()
         .filter(|object| object.linked && !changed.contains(object.path.as_str()))
@@ -116,7 +120,7 @@ fn untouched(captured: &CapturedBuild, names: &BTreeSet<String>) -> Result<Vec<O
     let parsed: Vec<_> = objects
         .par_iter()
         .filter_map(|object| {
-            let bytes = match captured.base_objects.read(&object.path) {
+            let bytes = match kept.read(&object.path) {
                 Ok(bytes) => bytes,
                 Err(problem) => return Some(Err(problem.into())),
             };
@@ -162,6 +166,7 @@ fn note_build(captured: &CapturedBuild, report: &mut Report) {
     report.config_changes.clone_from(&captured.config_changes);
     report.line_numbers.clone_from(&captured.line_numbers);
     report.built = Some(captured.way.clone());
+    report.original = Some(captured.original.clone());
     report.compiler.clone_from(&captured.compiler);
     report.findings.problems.extend(captured.warnings.clone());
     for object in captured.objects.iter().filter(|object| !is_compared(object)) {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use xsplice_build::{ConfigChange, LineNumbers, TouchedFile, Way};
+use xsplice_build::{ConfigChange, LineNumbers, Original, TouchedFile, Way};
 use xsplice_diff::{Changes, Hook, InitChange, PieceKind, Replacement, ThroughOriginal};
 use xsplice_link::Ids;
 use xsplice_report::{Because, Outcome, Place, Problems};
@@ -37,6 +37,9 @@ pub(crate) struct Report {
     /// How the patched objects were made; none where it did not come to that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) built: Option<Way>,
+    /// How the original objects were made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) original: Option<Original>,
     /// Why there is nothing to patch; one line for each file.
     pub(crate) nothing: Vec<String>,
     #[serde(flatten)]
@@ -119,6 +122,7 @@ impl Report {
             config_changes: Vec::new(),
             line_numbers: LineNumbers::default(),
             built: None,
+            original: None,
             nothing: Vec::new(),
             findings: Findings::default(),
         }

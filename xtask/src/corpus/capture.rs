@@ -121,6 +121,7 @@ pub(crate) fn request(inputs: &Inputs, entry: &Entry, patch: Vec<u8>) -> Result<
     let logs = inputs.store.out.join("logs").join(entry.name());
     let mut request = Request::new(&inputs.tree, patches, &inputs.config, &inputs.cache, wrapper, logs);
     request.want_symbols = false;
+    request.whole = true;
     request.jobs = inputs.jobs;
     // Every option takes part, later ones too; paths and the number of jobs do not.
     let mut options = request.clone();
