@@ -8,6 +8,7 @@ use fs_err as fs;
 use object::{Object, ObjectSection};
 use xsplice_report::{Diagnostic, Place, Problems};
 
+use crate::apart::{self, BuildSystem};
 use crate::base::{self, Base, BaseObjects, Original, Scope};
 use crate::classify::{FileClass, Touch, TouchedFile};
 use crate::codes;
@@ -75,6 +76,8 @@ pub struct CapturedBuild {
     pub base_objects: BaseObjects,
     /// How the original was built.
     pub original: Original,
+    /// How the tree sees to sections; for people.
+    pub build_system: BuildSystem,
     /// The first line of the compiler's own description.
     pub compiler: String,
     /// What was found on the way.
@@ -141,6 +144,7 @@ pub fn build(plan: BuildPlan, progress: &dyn Progress) -> Result<CapturedBuild, 
     base.add(patched.originals)?;
     let mut capture = Capture::new(&plan, &base, patched.records);
     let (objects, mut identical) = capture.objects()?;
+    apart::check(&objects, |path| capture.made.get(path).map(|made| &capture.graph.records[made.record]))?;
     if let Way::Commands { same_text, .. } = &patched.way {
         capture.not_remade(same_text)?;
         identical.extend(same_text.iter().cloned());
@@ -169,6 +173,7 @@ pub fn build(plan: BuildPlan, progress: &dyn Progress) -> Result<CapturedBuild, 
         built_xen_syms: base.symbols(),
         base_objects,
         original: base.original(),
+        build_system: BuildSystem::of(&plan.request.tree),
         compiler: plan.tools.compiler.clone(),
         warnings,
         kept: Mutex::new(Kept { plan, base }),

@@ -58,6 +58,9 @@ pub const BUILD_FILE_CHANGES_OTHER_OBJECTS: Code = Code::refusal(
 /// A linker script is touched.
 pub const LINKER_SCRIPT_CHANGED: Code =
     Code::refusal("linker-script-changed", "The patch changes how the hypervisor is laid out in memory.");
+/// Functions share a section.
+pub const FUNCTIONS_TOGETHER: Code =
+    Code::failure("functions-together", "The compiler did not put each function into a section of its own.");
 /// The layout of `struct livepatch_func` could not be learned.
 pub const FUNCS_LAYOUT_UNKNOWN: Code = Code::failure(
     "funcs-layout-unknown",
@@ -86,6 +89,7 @@ pub const ALL: &[Code] = &[
     INTERRUPTED,
     BUILD_FILE_CHANGES_OTHER_OBJECTS,
     LINKER_SCRIPT_CHANGED,
+    FUNCTIONS_TOGETHER,
     FUNCS_LAYOUT_UNKNOWN,
 ];
 

@@ -14,6 +14,7 @@
 //! Both builds run at one path, with one set of commands. The tools are called through links to the xsplice
 //! program, which records each call; see [`wrapper_main`].
 
+mod apart;
 mod apply;
 mod base;
 mod capture;
@@ -44,6 +45,7 @@ mod units;
 mod unmade;
 mod wrapper;
 
+pub use apart::BuildSystem;
 pub use base::{BaseObjects, Original};
 pub use capture::{CapturedBuild, CapturedObject, build};
 pub use classify::{FileClass, Touch, TouchedFile};

@@ -39,7 +39,7 @@ pub enum Adjust {
     /// Where the command lacks them.
     #[default]
     Auto,
-    /// To every command.
+    /// To every command that compiles 64-bit C, even where they are there.
     Always,
     /// To none: no flag at all is added, not even `-g`.
     Never,
@@ -346,9 +346,11 @@ fn makes_text(parsed: &Parsed, args: &[String]) -> bool {
 ///
 /// `-D__XEN__` is on every such command in all versions (xen/Makefile or xen/Rules.mk); what runs before the
 /// hypervisor proper is built for 16 or 32 bits.
-fn is_hypervisor_c(args: &[String], source: &str) -> bool {
+///
+/// Where flags are always to be added, all 64-bit C counts: the user knows what the makefiles do not show.
+fn is_hypervisor_c(args: &[String], source: &str, adjust: Adjust) -> bool {
     source.ends_with(".c")
-        && args.iter().any(|arg| arg == "-D__XEN__")
+        && (adjust == Adjust::Always || args.iter().any(|arg| arg == "-D__XEN__"))
         && !args.iter().any(|arg| arg == "-m32" || arg == "-m16" || arg == "-S" || arg == "-E")
 }
 
@@ -359,7 +361,7 @@ pub(crate) fn added_flags(settings: &Settings, args: &[String], source: &str) ->
         return added;
     }
     added.extend(settings.place_flags.iter().cloned());
-    if is_hypervisor_c(args, source) {
+    if is_hypervisor_c(args, source, settings.adjust) {
         let has = |flag: &str| args.iter().any(|arg| arg == flag);
         for flag in ["-ffunction-sections", "-fdata-sections"] {
             if settings.adjust == Adjust::Always || !has(flag) {
@@ -628,6 +630,12 @@ mod tests {
             ["-fmap", "-ffunction-sections", "-fdata-sections"]
         );
         assert_eq!(add(Adjust::Auto, "-D__XEN__ -m32 -c a.c", "a.c"), ["-fmap"]);
+        assert_eq!(add(Adjust::Auto, "-c a.c", "a.c"), ["-fmap"]);
+        assert_eq!(
+            add(Adjust::Always, "-c a.c", "a.c"),
+            ["-fmap", "-ffunction-sections", "-fdata-sections", "-g"]
+        );
+        assert_eq!(add(Adjust::Always, "-m32 -c a.c", "a.c"), ["-fmap"]);
         assert_eq!(add(Adjust::Auto, "-D__XEN__ -c a.S", "a.S"), ["-fmap"]);
         assert!(add(Adjust::Never, "-D__XEN__ -c a.c", "a.c").is_empty());
     }

@@ -13,6 +13,8 @@ use std::sync::Mutex;
 mod commands;
 #[path = "build/needed.rs"]
 mod needed;
+#[path = "build/styles.rs"]
+mod styles;
 
 use libtest_mimic::{Arguments, Trial};
 use xsplice_build::{
@@ -708,6 +710,10 @@ fn main() -> ExitCode {
         needed::a_tree_that_does_not_link_empty_objects_is_built_as_a_whole,
         needed::other_users_of_a_name_are_compiled_when_asked_for,
         needed::what_fails_for_the_originals_own_sake_says_so,
+        styles::the_old_style_needs_flags,
+        styles::the_middle_style_needs_flags,
+        styles::the_new_style_has_them,
+        styles::an_unknown_style_ends_in_the_clear_error,
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use xsplice_build::Adjust;
 use xsplice_verify::XenVersion;
 
 /// Turn a source patch for the Xen hypervisor into a live patch.
@@ -74,6 +75,15 @@ fn make_var(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
+fn adjust(text: &str) -> Result<Adjust, String> {
+    match text {
+        "auto" => Ok(Adjust::Auto),
+        "always" => Ok(Adjust::Always),
+        "never" => Ok(Adjust::Never),
+        _ => Err("it is auto, always or never".to_owned()),
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Build {
     /// Xen source tree: the folder that holds xen/. Only read
@@ -111,6 +121,10 @@ pub(crate) struct Build {
     /// with. May be given several times
     #[arg(long = "make-var", value_name = "NAME=VALUE", value_parser = make_var)]
     pub(crate) make_vars: Vec<(String, String)>,
+    /// When to add -ffunction-sections and -fdata-sections to the compiler's calls: where they lack (auto), always, or
+    /// never; never adds no flag at all, not even -g
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = adjust)]
+    pub(crate) build_adjust: Adjust,
     /// How many compilers may run at once; by default one per processor
     #[arg(long, short, value_name = "N")]
     pub(crate) jobs: Option<std::num::NonZeroUsize>,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use xsplice_build::PatchInput;
+use xsplice_build::{Adjust, PatchInput};
 use xsplice_objects::Hypervisor;
 use xsplice_report::{Diagnostic, Place, Problems};
 
@@ -48,6 +48,8 @@ pub(crate) struct Inputs {
     pub(crate) keep_lines: bool,
     /// Another compiler than gcc.
     pub(crate) cc: Option<String>,
+    /// When flags are added to compiler calls.
+    pub(crate) adjust: Adjust,
     /// More variables for make.
     pub(crate) make_vars: Vec<(String, String)>,
 }
@@ -124,6 +126,7 @@ pub(crate) fn resolve(args: &Build) -> Result<Inputs, Problems> {
             .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),
         keep_lines: args.keep_lines,
         cc: args.cc.clone(),
+        adjust: args.build_adjust,
         make_vars: args.make_vars.clone(),
     })
 }

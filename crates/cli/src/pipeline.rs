@@ -167,6 +167,7 @@ fn note_build(captured: &CapturedBuild, report: &mut Report) {
     report.line_numbers.clone_from(&captured.line_numbers);
     report.built = Some(captured.way.clone());
     report.original = Some(captured.original.clone());
+    report.build_system = Some(captured.build_system);
     report.compiler.clone_from(&captured.compiler);
     report.findings.problems.extend(captured.warnings.clone());
     for object in captured.objects.iter().filter(|object| !is_compared(object)) {

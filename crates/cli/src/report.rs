@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use xsplice_build::{ConfigChange, LineNumbers, Original, TouchedFile, Way};
+use xsplice_build::{BuildSystem, ConfigChange, LineNumbers, Original, TouchedFile, Way};
 use xsplice_diff::{Changes, Hook, InitChange, PieceKind, Replacement, ThroughOriginal};
 use xsplice_link::Ids;
 use xsplice_report::{Because, Outcome, Place, Problems};
@@ -37,6 +37,9 @@ pub(crate) struct Report {
     /// How the patched objects were made; none where it did not come to that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) built: Option<Way>,
+    /// How the tree sees to it that functions have sections of their own; for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) build_system: Option<BuildSystem>,
     /// How the original objects were made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) original: Option<Original>,
@@ -122,6 +125,7 @@ impl Report {
             config_changes: Vec::new(),
             line_numbers: LineNumbers::default(),
             built: None,
+            build_system: None,
             original: None,
             nothing: Vec::new(),
             findings: Findings::default(),

@@ -88,6 +88,7 @@ fn request(inputs: &Inputs) -> Result<Request, Problems> {
         Request::new(&inputs.tree, inputs.patches.clone(), &inputs.config, cache, wrapper, &inputs.output);
     request.jobs = inputs.jobs;
     request.keep_lines = inputs.keep_lines;
+    request.adjust = inputs.adjust;
     request.want_symbols = inputs.symbols.is_none();
     request.make_vars.clone_from(&inputs.make_vars);
     if let Some(cc) = &inputs.cc {

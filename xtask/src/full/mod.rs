@@ -1,6 +1,8 @@
 //! `cargo xtask full`: what needs trees that are not Debian's. The patches are Xen's own text: they are taken
 //! from its repository when this runs, as a user would get them by mail, and stay out of this one.
 
+mod trees;
+
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -25,9 +27,12 @@ pub(crate) struct Full {
     /// A folder for what is built, which is kept
     #[arg(long, default_value = "target/full")]
     work: PathBuf,
+    /// Only checks whose name holds this
+    #[arg(long)]
+    only: Option<String>,
 }
 
-type Check = fn(&Desk) -> Result<(), String>;
+type Check = Box<dyn Fn(&Desk) -> Result<(), String>>;
 
 /// What every check needs.
 struct Desk {
@@ -41,12 +46,14 @@ struct Desk {
 impl Full {
     pub(crate) fn run(&self) -> Result<(), String> {
         let desk = self.desk()?;
-        let checks: [(&str, Check); 2] = [
-            ("XSA-504 on the shipped hypervisor: built, loaded, reverted", xsa_504),
-            ("XSA-475 on its parent: one function, loaded in that hypervisor", xsa_475),
+        let mut checks: Vec<(String, Check)> = vec![
+            ("XSA-504 on the shipped hypervisor: built, loaded, reverted".to_owned(), Box::new(xsa_504)),
+            ("XSA-475 on its parent: one function, loaded in that hypervisor".to_owned(), Box::new(xsa_475)),
         ];
+        checks.extend(trees::all().map(|(name, check)| (name, Box::new(check) as Check)));
+        checks.retain(|(name, _)| self.only.as_ref().is_none_or(|only| name.contains(only)));
         let mut failed = 0;
-        for (name, check) in checks {
+        for (name, check) in &checks {
             println!("== {name}");
             match check(&desk) {
                 Ok(()) => println!("-- ok: {name}"),
@@ -90,6 +97,20 @@ impl Desk {
         done(Job::new("tar").arg("-xf").arg(&archive).arg("-C").arg(&tree))?;
         fs::remove_file(archive).map_err(|error| error.to_string())?;
         Ok(tree)
+    }
+
+    /// Builds a hypervisor by plain make, as who ships one does. Gives the folder that holds it.
+    fn host(&self, tree: &Path, config: &Path, cc: &str) -> Result<PathBuf, String> {
+        let xen = tree.join("xen");
+        fs::copy(config, xen.join(".config")).map_err(|error| error.to_string())?;
+        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+        let make = || {
+            let make = Job::new("make").arg("-C").arg(&xen).arg(format!("-j{jobs}"));
+            make.arg("XEN_TARGET_ARCH=x86_64").arg(format!("CC={cc}"))
+        };
+        done(make().arg("olddefconfig"))?;
+        done(make())?;
+        Ok(xen)
     }
 
     /// Builds a payload that must replace these functions and no others.
@@ -146,12 +167,7 @@ fn xsa_475(desk: &Desk) -> Result<(), String> {
     let parent = format!("{XSA_475}^");
     // One tree is built in the usual way and stands for the host; the other is only read.
     let (host, tree) = (desk.tree(&parent, "xsa475-host")?, desk.tree(&parent, "xsa475-tree")?);
-    let xen = host.join("xen");
-    fs::copy(&desk.debian.config, xen.join(".config")).map_err(|error| error.to_string())?;
-    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let make = || Job::new("make").arg("-C").arg(&xen).arg(format!("-j{jobs}"));
-    done(make().arg("olddefconfig"))?;
-    done(make())?;
+    let xen = desk.host(&host, &desk.debian.config, "gcc")?;
     let payload =
         desk.payload(&tree, &patch, &xen.join("xen-syms"), &["arch/x86/hvm/viridian/viridian.c#vpmask_set"])?;
     desk.boot(&payload, Some(&xen.join("xen.gz")))
