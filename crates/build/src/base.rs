@@ -54,6 +54,8 @@ struct State {
     config_changes: Vec<ConfigChange>,
     /// BLAKE3 of each object, by path.
     objects: BTreeMap<String, String>,
+    /// BLAKE3 of all files of the pristine copy that are no objects.
+    sources: String,
 }
 
 /// How much of the original is compiled.
@@ -326,7 +328,11 @@ impl Base {
         let enough = |state: &State| {
             (state.symbols || !request.want_symbols) && (state.whole || *scope == Scope::Needed)
         };
-        let kept = state(&folder).filter(enough);
+        // What is damaged is built anew. Objects are checked when they are read.
+        let intact = |state: &State| {
+            tree::hash_sources(&folder.join("pristine")).is_ok_and(|hash| hash == state.sources)
+        };
+        let kept = state(&folder).filter(enough).filter(intact);
         let (state, records, original) = match kept.and_then(|state| Some((state, read_records(&folder)?))) {
             Some((state, records)) => {
                 let original = Original { kept: true, whole: state.whole, because: String::new() };
@@ -480,6 +486,7 @@ fn make(
         loader,
         config_changes,
         objects,
+        sources: tree::hash_sources(&folder.join("pristine")).map_err(io)?,
     };
     write_state(folder, &state).map_err(io)?;
     let because = match scope {

@@ -293,6 +293,36 @@ pub(crate) fn mirror(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// One hash of all files below a folder, links and folders by their names, but for objects and archives.
+pub(crate) fn hash_sources(folder: &Path) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    add_sources(folder, &mut hasher)?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+fn add_sources(folder: &Path, hasher: &mut blake3::Hasher) -> io::Result<()> {
+    for entry in sorted(folder)? {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        let kind = entry.file_type()?;
+        if kind.is_file() && [".o", ".a", ".o.tmp"].iter().any(|end| name.ends_with(end.as_bytes())) {
+            continue;
+        }
+        hasher.update(&(name.len() as u64).to_le_bytes()).update(name);
+        if kind.is_dir() {
+            hasher.update(b"d");
+            add_sources(&entry.path(), hasher)?;
+            hasher.update(b"/");
+        } else if kind.is_symlink() {
+            hasher.update(fs::read_link(entry.path())?.as_os_str().as_encoded_bytes());
+        } else {
+            let bytes = fs::read(entry.path())?;
+            hasher.update(&(bytes.len() as u64).to_le_bytes()).update(&bytes);
+        }
+    }
+    Ok(())
+}
+
 /// Makes one file equal to another, its mode and time, too.
 pub(crate) fn mirror_file(from: &Path, to: &Path) -> io::Result<()> {
     let source = fs::metadata(from)?;

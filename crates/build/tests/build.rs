@@ -342,6 +342,56 @@ fn whatever_a_killed_run_left_the_next_one_is_right() {
     assert_eq!(lab.run(&[one_line()]).unwrap().objects[0].base, first.objects[0].base);
 }
 
+/// Files of a kept build that something else wrote to.
+fn a_damaged_cache_is_noticed_and_made_anew() {
+    let lab = Lab::new();
+    let patch = [edit("xen/include/xen/s.h", "int b;", "int b; int c;")];
+    for needed in [false, true] {
+        let run = || {
+            let mut request = lab.request(&patch);
+            request.want_symbols = !needed;
+            request.cache = lab.root.join(if needed { "needed" } else { "whole" });
+            run(request, &Silent)
+        };
+        let wanted = run().unwrap();
+        let bases = fs::read_dir(lab.root.join(if needed { "needed/bases" } else { "whole/bases" })).unwrap();
+        let base = bases.map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+        for file in [
+            "state.json",
+            "records.json",
+            "commands.json",
+            "pristine/xen/include/xen/s.h",
+            "pristine/xen/.config",
+        ] {
+            put(&base.join(file), "struct s { int a; int b; int damaged; };\n");
+            let built = run().unwrap_or_else(|problems| panic!("{file}: {problems:?}"));
+            let bytes = |built: &CapturedBuild| -> Vec<_> {
+                built.objects.iter().map(|object| (object.base.clone(), object.patched.clone())).collect()
+            };
+            assert_eq!(bytes(&built), bytes(&wanted), "{file}");
+        }
+        fs::remove_dir_all(base.join("pristine/xen/include")).unwrap();
+        run().unwrap();
+    }
+}
+
+fn places_may_have_spaces_and_letters_of_any_kind() {
+    let lab = Lab::new();
+    let tree = lab.root.join("ein Baum/größe 木");
+    fs::create_dir_all(tree.parent().unwrap()).unwrap();
+    let wanted = lab.run(&[one_line()]).unwrap();
+    fs::rename(lab.root.join("tree"), &tree).unwrap();
+    for symbols in [true, false] {
+        let mut request = lab.request(&[one_line()]);
+        request.tree = tree.clone();
+        request.want_symbols = symbols;
+        request.log_dir = lab.root.join("lógs & more");
+        request.cache = lab.root.join(format!("größe-木-{symbols}"));
+        let built = run(request, &Silent).unwrap();
+        assert_eq!(built.objects[0].patched, wanted.objects[0].patched);
+    }
+}
+
 fn the_same_input_gives_the_same_bytes_wherever_it_is_built() {
     let (one, two) = (Lab::new(), Lab::new());
     put(&two.root.join("tree/xen/old.o"), "left by a build in the tree");
@@ -672,6 +722,8 @@ fn main() -> ExitCode {
         a_cache_that_was_moved_is_built_anew,
         an_edit_of_the_tree_between_two_runs_is_noticed,
         whatever_a_killed_run_left_the_next_one_is_right,
+        a_damaged_cache_is_noticed_and_made_anew,
+        places_may_have_spaces_and_letters_of_any_kind,
         the_same_input_gives_the_same_bytes_wherever_it_is_built,
         only_the_owner_can_enter_and_a_read_only_tree_works,
         a_new_file_with_its_line_in_the_makefile_works,

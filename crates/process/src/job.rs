@@ -298,6 +298,11 @@ impl Running {
         }
     }
 
+    /// Its process number, until it has ended.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills the whole group.
     pub fn kill(&mut self) {
         if self.ended.is_none() {

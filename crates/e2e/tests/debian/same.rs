@@ -135,12 +135,15 @@ fn killed_then_same(setup: &Setup, build: &Build<'_>, program: &Path, wanted: &[
     let mut seen = String::new();
     let mut stderr = first.stderr.take().ok_or("no stream")?;
     let mut byte = [0];
-    while !seen.contains("50 objects compiled") && stderr.read(&mut byte).is_ok_and(|count| count == 1) {
+    const STEP: &str = "asking for its commands";
+    while !seen.contains(STEP) && stderr.read(&mut byte).is_ok_and(|count| count == 1) {
         seen.push(char::from(byte[0]));
     }
+    // In the middle of that step, which takes several seconds.
+    std::thread::sleep(std::time::Duration::from_secs(3));
     first.kill().map_err(|error| error.to_string())?;
     first.wait().map_err(|error| error.to_string())?;
-    if !seen.contains("50 objects compiled") {
+    if !seen.contains(STEP) {
         return Err(format!("the first run did not come to its build:\n{seen}"));
     }
     killed::no_stray_process(&build.cache)?;
@@ -159,6 +162,80 @@ pub fn same_bytes_with_one_job() -> Outcome {
         let mut build = build(setup, &setup.debian.source_tree)?;
         build.args = vec!["-j1".to_owned()];
         if build.run()?.bytes()? == wanted { Ok(()) } else { Err("the bytes differ".to_owned()) }
+    })
+}
+
+/// Without the shipped symbols all of the original is built and linked; and one patch later that build is kept.
+pub fn same_bytes_of_a_whole_original() -> Outcome {
+    setup::with(|setup| {
+        let wanted = the_usual_payload(setup)?;
+        let mut build = build(setup, &setup.debian.source_tree)?;
+        build.cache = setup.work.join("whole-cache");
+        let shipped = setup.payload(&recipes::NEW_STATIC)?;
+        let id = shipped.report["payload"]["xen_depends"].as_str().ok_or("no id")?.to_owned();
+        build.xen_syms = None;
+        build.args = ["--depends", &id, "--xen-depends", &id].map(str::to_owned).to_vec();
+        let built = build.run()?;
+        let bytes = built.bytes()?;
+        if built.report["original"]["whole"] != true || shipped.report["original"]["kept"] != true {
+            return Err(format!("{} {}", built.report["original"], shipped.report["original"]));
+        }
+        if bytes == wanted { Ok(()) } else { Err("the bytes differ".to_owned()) }
+    })
+}
+
+/// A program's folder without git.
+pub fn no_git() -> Outcome {
+    setup::with(|setup| {
+        let programs = setup.work.join("programs");
+        fs::create_dir_all(&programs).map_err(|error| error.to_string())?;
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        for folder in std::env::split_paths(&path) {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                let name = entry.file_name();
+                if name != "git" && !programs.join(&name).exists() {
+                    std::os::unix::fs::symlink(entry.path(), programs.join(&name))
+                        .map_err(|e| e.to_string())?;
+                }
+            }
+        }
+        let mut build = build(setup, &setup.debian.source_tree)?;
+        build.cache = setup.work.join("gitless-cache");
+        build.envs = vec![("PATH", string(&programs))];
+        if build.run()?.bytes()? == the_usual_payload(setup)? {
+            Ok(())
+        } else {
+            Err("the bytes differ".to_owned())
+        }
+    })
+}
+
+/// A cache on a disk that is full: a clear error, no payload, and the next run is right.
+pub fn full_disk() -> Outcome {
+    if !is_root() {
+        return Ok(Completion::ignored_with("only root can mount"));
+    }
+    if let Err(why) = run("unshare", &["--mount", "mount", "--bind", "/etc", "/etc"]) {
+        return Ok(Completion::ignored_with(format!("mounting is not possible here ({})", why.trim())));
+    }
+    setup::with(|setup| {
+        let mut build = build(setup, &setup.debian.source_tree)?;
+        build.cache = setup.work.join("small-disk");
+        fs::create_dir_all(&build.cache).map_err(|error| error.to_string())?;
+        // The same disk grows between the runs; in megabytes, full while sources are copied and while make runs.
+        let shell = "disk=$1; shift; mount -t tmpfs -o size=10m none \"$disk\" || exit 99; \
+                     for size in 10 100; do mount -o remount,size=${size}m \"$disk\" || exit 98; \
+                     \"$@\"; test $? = 1 || exit 97; done; \
+                     mount -o remount,size=2000m \"$disk\" || exit 96; exec \"$@\"";
+        build.through = ["unshare", "--mount", "sh", "-c", shell, "sh"].map(str::to_owned).to_vec();
+        build.through.push(string(&build.cache));
+        let built = build.run()?;
+        let bytes = built.bytes()?;
+        let told = built.stderr.matches("error: ").count();
+        if !built.stderr.contains("No space left on device") || told < 2 {
+            return Err(format!("the error was:\n{}", built.stderr));
+        }
+        if bytes == the_usual_payload(setup)? { Ok(()) } else { Err("the bytes differ".to_owned()) }
     })
 }
 
