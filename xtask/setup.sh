@@ -41,6 +41,8 @@ install_missing() {
     need procps ps --version
     need dpkg-dev dpkg-source --version
     need lsb-release lsb_release -i
+    need ccache ccache --version
+    need distcc distcc --version
     need qemu-system-x86 qemu-system-x86_64 --version
     need ca-certificates test -s /etc/ssl/certs/ca-certificates.crt
     if [ ${#missing[@]} -eq 0 ]; then

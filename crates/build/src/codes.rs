@@ -27,6 +27,12 @@ pub const IO: Code = Code::failure("build-io", "Reading or writing a file failed
 /// A program that a build needs is not installed.
 pub const TOOL_MISSING: Code =
     Code::failure("tool-missing", "A program that a hypervisor build needs is not installed.");
+/// A launcher cannot be put in front of the compiler.
+pub const LAUNCHER_UNUSABLE: Code =
+    Code::failure("launcher-unusable", "The launcher cannot be used with this compiler.");
+/// A launcher sends source to other machines.
+pub const SOURCE_LEAVES: Code =
+    Code::warning("source-leaves", "The launcher sends source to other machines.");
 /// The configuration cannot be read.
 pub const CONFIG_UNREADABLE: Code =
     Code::failure("config-unreadable", "The configuration is not a Kconfig file.");
@@ -76,6 +82,8 @@ pub const ALL: &[Code] = &[
     CACHE_UNUSABLE,
     IO,
     TOOL_MISSING,
+    LAUNCHER_UNUSABLE,
+    SOURCE_LEAVES,
     CONFIG_UNREADABLE,
     LIVEPATCH_OFF,
     CONFIG_DRIFT,

@@ -77,6 +77,7 @@ impl Kbuild<'_> {
             adjust: self.request.adjust,
             place_flags,
             assembler_tells: self.tools.assembler_tells,
+            launch: self.tools.launch.clone(),
         }
     }
 

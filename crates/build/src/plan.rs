@@ -7,6 +7,7 @@ use xsplice_report::{Diagnostic, Place, Problems};
 
 use crate::classify::{self, FileClass, TouchedFile};
 use crate::config::{self, Options};
+use crate::launcher::Launch;
 use crate::patchset::{self, Changes};
 use crate::request::Request;
 use crate::tools::Tools;
@@ -88,12 +89,16 @@ fn prepare(
     request: Request,
     changes: Changes,
     touched: Vec<TouchedFile>,
-    warnings: Problems,
+    mut warnings: Problems,
 ) -> Result<BuildPlan, Problems> {
     let mut problems = Problems::new();
     problems.extend(linker_scripts(&touched));
     let config = read_config(&request);
-    let tools = Tools::find(&request.toolchain, &request.make_vars);
+    let mut tools = Tools::find(&request.toolchain, &request.make_vars);
+    if let (Ok(tools), Some(launch)) = (&mut tools, &request.launcher) {
+        problems.extend(tools.launch_with(launch).err());
+        warnings.extend(source_leaves(launch));
+    }
     if let Err(more) = &config {
         problems.push(more.clone());
     }
@@ -123,6 +128,15 @@ fn check_tree(request: &Request) -> Result<(), Diagnostic> {
         "Give the folder that holds xen/ and Config.mk."
     };
     Err(Diagnostic::new(codes::TREE_UNUSABLE, "there is no Xen source tree here").at(place).advice(advice))
+}
+
+fn source_leaves(launch: &Launch) -> Option<Diagnostic> {
+    let name = launch.launcher.name();
+    launch.launcher.sends_source().then(|| {
+        Diagnostic::new(codes::SOURCE_LEAVES, format!("{name} sends source to other machines"))
+            .why("What is compiled there includes the patch, which may be under embargo.")
+            .advice("Use it only with machines and a network that may know the patch.")
+    })
 }
 
 fn linker_scripts(touched: &[TouchedFile]) -> Option<Diagnostic> {

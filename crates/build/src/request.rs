@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::launcher::Launch;
 use crate::wrapper::Adjust;
 
 /// One patch.
@@ -101,6 +102,8 @@ pub struct Request {
     pub keep_lines: bool,
     /// Whether flags may be added to compiler calls.
     pub adjust: Adjust,
+    /// What is put in front of the hypervisor's compiler; no part of what identifies a build.
+    pub launcher: Option<Launch>,
 }
 
 impl Request {
@@ -127,6 +130,7 @@ impl Request {
             make_vars: Vec::new(),
             keep_lines: false,
             adjust: Adjust::Auto,
+            launcher: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use xsplice_process::Job;
 use xsplice_report::{Diagnostic, Problems};
 
 use crate::codes;
+use crate::launcher::{self, Launch};
 use crate::request::Toolchain;
 use crate::wrapper::Tool;
 
@@ -23,6 +24,8 @@ pub(crate) struct Tools {
     pub(crate) prefix_map: Option<&'static str>,
     /// Whether the assembler behind the compiler can list what it reads (`--MD`).
     pub(crate) assembler_tells: bool,
+    /// What is put in front of the compiler. Not part of the identity: it changes no result.
+    pub(crate) launch: Option<launcher::Ready>,
 }
 
 /// Programs that every version's build calls, with Debian's packages.
@@ -42,6 +45,34 @@ const NEEDED: &[(&str, &str)] = &[
 ];
 
 impl Tools {
+    /// Puts a launcher in front of the compiler.
+    pub(crate) fn launch_with(&mut self, launch: &Launch) -> Result<(), Diagnostic> {
+        let name = &launch.program;
+        let Some(program) = find_in_path(name) else {
+            return Err(Diagnostic::new(codes::TOOL_MISSING, format!("{name} is not there"))
+                .why("--launcher puts it in front of the compiler.")
+                .advice(format!(
+                    "Install it; on Debian: apt install {}. Or leave --launcher out.",
+                    launch.launcher.name()
+                )));
+        };
+        if !self.assembler_tells {
+            return Err(Diagnostic::new(
+                codes::LAUNCHER_UNUSABLE,
+                format!("{name} cannot be put in front of {}", self.compiler),
+            )
+            .why("Its assembler cannot list what it reads, so that nobody would notice a stale result.")
+            .advice("Leave --launcher out, or use gcc with the assembler of binutils."));
+        }
+        let ident = match self.real.get(&Tool::Cc) {
+            Some(cc) => ask(cc, &["-S", "-x", "c", "/dev/null", "-o", "-"])?,
+            None => None,
+        };
+        let ident = ident.and_then(|text| launcher::ident(text.as_bytes()));
+        self.launch = Some(launcher::Ready::new(launch.launcher, program, ident));
+        Ok(())
+    }
+
     /// Finds and identifies all.
     pub(crate) fn find(toolchain: &Toolchain, make_vars: &[(String, String)]) -> Result<Tools, Problems> {
         let mut problems = Problems::new();
@@ -153,5 +184,6 @@ fn identify(real: BTreeMap<Tool, PathBuf>, toolchain: &Toolchain) -> Result<Tool
         let question = ["-Wa,--MD,/dev/null", "-c", "-x", "assembler", "/dev/null", "-o", "/dev/null"];
         assembler_tells = ask(cc, &question)?.is_some();
     }
-    Ok(Tools { real, compiler, identity: identity.join("\n"), prefix_map, assembler_tells })
+    let identity = identity.join("\n");
+    Ok(Tools { real, compiler, identity, prefix_map, assembler_tells, launch: None })
 }

@@ -11,6 +11,8 @@ use std::sync::Mutex;
 
 #[path = "build/commands.rs"]
 mod commands;
+#[path = "build/launchers.rs"]
+mod launchers;
 
 use libtest_mimic::{Arguments, Trial};
 use xsplice_build::{
@@ -659,7 +661,7 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|name| xsplice_build::is_wrapper(name)) {
         return xsplice_build::wrapper_main(args);
     }
-    let trials = trials![
+    let mut trials = trials![
         a_changed_line_gives_its_object_before_and_after,
         all_objects_of_the_original_are_known,
         a_header_reaches_all_that_read_it_and_one_source_may_give_several_objects,
@@ -698,6 +700,14 @@ fn main() -> ExitCode {
         commands::a_command_that_gives_something_else_outside_make_is_not_used,
         commands::a_kept_build_that_was_moved_is_made_anew,
         commands::both_ways_give_the_same_objects,
+        launchers::a_launcher_gets_the_compiler_and_changes_nothing,
+        launchers::what_a_launcher_cannot_do_the_compiler_does,
+        launchers::warnings_of_preprocessed_text_are_checked_here,
+        launchers::another_compilers_work_is_not_taken,
+        launchers::what_the_assembler_reads_is_never_stale,
+        launchers::a_launcher_that_is_not_there_says_what_to_do,
     ];
+    let ccache = "launchers::ccache_is_used_and_gives_the_same";
+    trials.push(Trial::ignorable_test(ccache, launchers::ccache_is_used_and_gives_the_same));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
+use xsplice_build::Launcher;
 use xsplice_verify::XenVersion;
 
 /// Turn a source patch for the Xen hypervisor into a live patch.
@@ -74,6 +76,12 @@ fn make_var(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
+/// The name of a launcher.
+fn known_launcher() -> impl TypedValueParser<Value = Launcher> {
+    PossibleValuesParser::new(Launcher::ALL.map(Launcher::name))
+        .try_map(|name| Launcher::named(&name).ok_or("no such launcher"))
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Build {
     /// Xen source tree: the folder that holds xen/. Only read
@@ -111,6 +119,9 @@ pub(crate) struct Build {
     /// with. May be given several times
     #[arg(long = "make-var", value_name = "NAME=VALUE", value_parser = make_var)]
     pub(crate) make_vars: Vec<(String, String)>,
+    /// Program to put in front of the hypervisor's compiler; distcc and icecc send source to other machines
+    #[arg(long, value_name = "PROGRAM", value_parser = known_launcher())]
+    pub(crate) launcher: Option<Launcher>,
     /// How many compilers may run at once; by default one per processor
     #[arg(long, short, value_name = "N")]
     pub(crate) jobs: Option<std::num::NonZeroUsize>,

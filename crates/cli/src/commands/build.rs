@@ -1,6 +1,6 @@
 //! `xsplice build`.
 
-use xsplice_build::Request;
+use xsplice_build::{Launch, Request};
 use xsplice_link::Ids;
 use xsplice_report::{Outcome, Problems};
 
@@ -29,7 +29,8 @@ pub(crate) fn run(args: &Build, quiet: bool, json: bool) -> Outcome {
     let mut report =
         Report::new(&inputs.name, inputs.patches.iter().map(|patch| patch.name.clone()).collect());
     let progress = Progress::new(quiet);
-    let built = request(&inputs).and_then(|request| pipeline::run(&inputs, request, &progress, &mut report));
+    let built =
+        request(args, &inputs).and_then(|request| pipeline::run(&inputs, request, &progress, &mut report));
     progress.finish();
     let payload = conclude(built, &inputs, &output, &mut report);
     if let Err(problem) = output.write_report(&report) {
@@ -75,7 +76,7 @@ fn not_begun(args: &Build, problems: Problems, json: bool) -> Outcome {
     outcome
 }
 
-fn request(inputs: &Inputs) -> Result<Request, Problems> {
+fn request(args: &Build, inputs: &Inputs) -> Result<Request, Problems> {
     let cache = xsplice_boot::default_cache()?;
     let wrapper = std::env::current_exe().map_err(|error| {
         xsplice_report::Diagnostic::new(
@@ -93,6 +94,7 @@ fn request(inputs: &Inputs) -> Result<Request, Problems> {
     if let Some(cc) = &inputs.cc {
         request.toolchain.cc.clone_from(cc);
     }
+    request.launcher = args.launcher.map(Launch::from);
     Ok(request)
 }
 

@@ -8,6 +8,7 @@
 mod answers;
 mod boots;
 mod killed;
+mod launchers;
 mod refusals;
 mod same;
 mod setup;
@@ -44,6 +45,8 @@ const TESTS: &[(&str, Test)] = &[
     ("nothing::another_architecture_only", || refusals::nothing(&recipes::ELSEWHERE, "arch")),
     ("same_bytes::with_one_job", same::same_bytes_with_one_job),
     ("same_bytes::with_empty_caches_elsewhere_after_a_killed_build", same::same_bytes),
+    ("same_bytes::with_ccache", launchers::ccache),
+    ("same_bytes::with_distcc", launchers::distcc),
     ("tree::of_another_owner_and_not_writable", same::foreign_owner),
     ("tree::on_a_read_only_mount", same::read_only_mount),
     ("whole::each_object_of_debians_xen_against_itself", whole::debian),
