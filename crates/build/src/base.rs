@@ -70,6 +70,10 @@ pub(crate) fn key(request: &Request, snapshot: &Snapshot, config: &[u8], tools: 
     add(config);
     add(tools.identity.as_bytes());
     add(format!("{:?} {:?} {:?}", request.metadata, request.make_vars, request.adjust).as_bytes());
+    if let Some(command) = &request.prepare {
+        add(b"prepare");
+        add(command.as_bytes());
+    }
     // Programs of the build itself (flex, python, sed) are found there.
     add(std::env::var_os("PATH").unwrap_or_default().as_encoded_bytes());
     hasher.finalize().to_hex()[..32].to_owned()
@@ -259,8 +263,34 @@ impl Base {
         if !problems.is_harmless() {
             return Err(problems);
         }
+        check_prepared(plan, &folder.join("pristine"))?;
         Ok(Base { folder, state, records, held, _work: work })
     }
+}
+
+/// Whether preparing the private copy has left alone what the patch touches: it was applied to the tree as it is.
+fn check_prepared(plan: &BuildPlan, pristine: &Path) -> Result<(), Diagnostic> {
+    if plan.request.prepare.is_none() {
+        return Ok(());
+    }
+    for (path, change) in &plan.changes {
+        let now = match fs::read(pristine.join(path)) {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(codes::io(&error)),
+        };
+        // What no build reads was not copied.
+        if now.is_some() && now != change.before {
+            return Err(Diagnostic::new(
+                codes::PREPARED_FILE,
+                format!("--prepare makes or changes {path}, which the patch touches"),
+            )
+            .at(Place::file(path))
+            .why("The patch was applied to the file as it is in the tree; the one would undo the other.")
+            .advice("Do what the command does in a copy of the tree, and give that with --tree."));
+        }
+    }
+    Ok(())
 }
 
 /// How make is called for a plan, in its kept build's folder.
@@ -315,6 +345,10 @@ fn make(plan: &BuildPlan, folder: &Path, progress: &dyn Progress) -> Result<(Sta
     };
     if plan.snapshot.built_in_place {
         plain(&["distclean"])?;
+    }
+    if let Some(command) = &plan.request.prepare {
+        progress.step("preparing the private copy");
+        kbuild.run_prepare(command)?;
     }
     progress.step("configuring");
     tree::write_private(&kbuild.tree.join("xen/.config"), &plan.config).map_err(io)?;

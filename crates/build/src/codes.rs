@@ -52,6 +52,14 @@ pub const DEFINED_TWICE: Code =
 /// The lines of a patched file could not keep their numbers.
 pub const LINES_MOVED: Code =
     Code::warning("lines-moved", "The line numbers of a patched file could not be kept.");
+/// The user's preparation of the private copy failed.
+pub const PREPARE_FAILED: Code =
+    Code::failure("prepare-failed", "The command that prepares the private copy failed.");
+/// The user's preparation changes a file that the patch touches.
+pub const PREPARED_FILE: Code = Code::failure(
+    "prepared-file",
+    "The command that prepares the private copy changes a file that the patch touches.",
+);
 /// make failed elsewhere than at a compiler call.
 pub const MAKE_FAILED: Code = Code::failure("make-failed", "make failed.");
 /// The user stopped the build.
@@ -90,6 +98,8 @@ pub const ALL: &[Code] = &[
     COMPILE_FAILED,
     DEFINED_TWICE,
     LINES_MOVED,
+    PREPARE_FAILED,
+    PREPARED_FILE,
     MAKE_FAILED,
     INTERRUPTED,
     BUILD_FILE_CHANGES_OTHER_OBJECTS,

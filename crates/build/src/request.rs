@@ -29,6 +29,23 @@ pub struct Toolchain {
     pub objcopy: String,
     /// The archiver (`AR`).
     pub ar: String,
+    /// What the names of all other tools for the hypervisor begin with (`CROSS_COMPILE`); empty for none.
+    pub prefix: String,
+}
+
+impl Toolchain {
+    /// The tools whose names begin with `prefix`, such as `x86_64-linux-gnu-`.
+    pub fn prefixed(prefix: &str) -> Toolchain {
+        let name = |tool: &str| format!("{prefix}{tool}");
+        Toolchain {
+            cc: name("gcc"),
+            ld: name("ld"),
+            objcopy: name("objcopy"),
+            ar: name("ar"),
+            prefix: prefix.to_owned(),
+            ..Toolchain::default()
+        }
+    }
 }
 
 impl Default for Toolchain {
@@ -39,6 +56,7 @@ impl Default for Toolchain {
             ld: "ld".to_owned(),
             objcopy: "objcopy".to_owned(),
             ar: "ar".to_owned(),
+            prefix: String::new(),
         }
     }
 }
@@ -98,6 +116,8 @@ pub struct Request {
     pub metadata: Metadata,
     /// More variables for make's command line.
     pub make_vars: Vec<(String, String)>,
+    /// A shell command that is run once in the private copy, before it is configured.
+    pub prepare: Option<String>,
     /// Whether lines get the numbers that the patch gives them, instead of keeping those of the original.
     pub keep_lines: bool,
     /// Whether flags may be added to compiler calls.
@@ -128,6 +148,7 @@ impl Request {
             toolchain: Toolchain::default(),
             metadata: Metadata::default(),
             make_vars: Vec::new(),
+            prepare: None,
             keep_lines: false,
             adjust: Adjust::Auto,
             launcher: None,

@@ -97,7 +97,7 @@ impl Tools {
                 }
                 // Debian names the packages of other versions as the programs: gcc-11, clang-14.
                 None if is_versioned(name) => missing(name, name),
-                None => missing(name, package),
+                None => missing(name, &cross_package(package, &toolchain.prefix)),
             }
         }
         if find_in_path(&toolchain.host_cc).is_none() {
@@ -107,8 +107,10 @@ impl Tools {
             // LEX and YACC of make can stand for these two.
             let given = |variable: &str| make_vars.iter().any(|(name, _)| name == variable);
             let elsewhere = (*name == "flex" && given("FLEX")) || (*name == "bison" && given("BISON"));
-            if !elsewhere && find_in_path(name).is_none() {
-                missing(name, package);
+            let prefix = if *package == "binutils" { toolchain.prefix.as_str() } else { "" };
+            let program = format!("{prefix}{name}");
+            if !elsewhere && find_in_path(&program).is_none() {
+                missing(&program, &cross_package(package, prefix));
             }
         }
         if ["python3", "python"].iter().all(|name| find_in_path(name).is_none()) {
@@ -118,6 +120,15 @@ impl Tools {
             return Err(problems);
         }
         identify(real, toolchain).map_err(Problems::from)
+    }
+}
+
+/// Debian's package of tools whose names begin with a prefix: gcc-x86-64-linux-gnu for `x86_64-linux-gnu-`.
+fn cross_package(package: &str, prefix: &str) -> String {
+    match prefix.trim_end_matches('-') {
+        "" => package.to_owned(),
+        machine if machine.contains('/') => package.to_owned(),
+        machine => format!("{package}-{}", machine.replace('_', "-")),
     }
 }
 
@@ -166,6 +177,9 @@ fn identify(real: BTreeMap<Tool, PathBuf>, toolchain: &Toolchain) -> Result<Tool
         }
     }
     identity.push(format!("host compiler: {}", toolchain.host_cc));
+    if !toolchain.prefix.is_empty() {
+        identity.push(format!("other tools: {}", toolchain.prefix));
+    }
     let (mut prefix_map, mut assembler_tells) = (None, false);
     if let Some(cc) = real.get(&Tool::Cc) {
         for part in ["as", "cc1"] {

@@ -637,6 +637,83 @@ fn a_variable_for_make_reaches_the_compiler_and_has_its_own_base() {
     assert_eq!(only(lab.run(&[patch])).code.name, "compile-failed");
 }
 
+/// A program in PATH under another name, through a script that notes each call.
+fn noting(lab: &Lab, name: &str, program: &str) -> String {
+    let script = lab.root.join("tools").join(name);
+    let log = lab.root.join("noted");
+    put(&script, &format!("#!/bin/sh\necho {name} >> {}\nexec {program} \"$@\"\n", log.display()));
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    script.display().to_string()
+}
+
+fn tools_by_other_names_are_used_and_told_apart() {
+    let lab = Lab::new();
+    for tool in ["gcc", "ld", "objcopy", "ar", "nm", "objdump", "strip"] {
+        noting(&lab, &format!("cross-{tool}"), tool);
+    }
+    let mut request = lab.request(&[one_line()]);
+    request.toolchain = Toolchain::prefixed(&lab.root.join("tools/cross-").display().to_string());
+    request.toolchain.ld = noting(&lab, "my-ld", "ld");
+    request.toolchain.host_cc = noting(&lab, "my-host-cc", "gcc");
+    let makefile = fs::read_to_string(lab.root.join("tree/xen/Makefile")).unwrap();
+    let all = "all: xen-syms\n\t$(CROSS_COMPILE)nm xen-syms\n\t$(HOSTCC) --version\n\t$(CC) --version";
+    put(&lab.root.join("tree/xen/Makefile"), &makefile.replace("all: xen-syms", all));
+    assert_eq!(paths(&run(request.clone(), &Silent).unwrap()), ["xen/common/a.o"]);
+    let noted = fs::read_to_string(lab.root.join("noted")).unwrap();
+    for tool in ["cross-gcc", "my-ld", "cross-objcopy", "cross-ar", "cross-nm", "my-host-cc"] {
+        assert!(noted.lines().any(|line| line == tool), "{tool}");
+    }
+    assert!(!noted.contains("cross-ld"));
+    // Other tools make another original.
+    request.toolchain = Toolchain::default();
+    run(request.clone(), &Silent).unwrap();
+    let bases = fs::read_dir(lab.root.join("cache/bases")).unwrap();
+    assert_eq!(bases.filter(|entry| entry.as_ref().unwrap().path().is_dir()).count(), 2);
+    request.toolchain = Toolchain::prefixed("no_such-machine-");
+    let problems = run(request, &Silent).unwrap_err();
+    let said = |name: &str, package: &str| {
+        problems.0.iter().any(|problem| {
+            problem.what.starts_with(name) && problem.advice.contains(&format!("apt install {package}."))
+        })
+    };
+    assert!(said("no_such-machine-gcc ", "gcc-no-such-machine"), "{problems:?}");
+    assert!(said("no_such-machine-nm ", "binutils-no-such-machine"), "{problems:?}");
+}
+
+fn a_private_copy_is_prepared_once_and_before_it_is_configured() {
+    let lab = Lab::new();
+    let prepared = |command: &str, patch: String| {
+        let mut request = lab.request(&[patch]);
+        request.prepare = Some(command.to_owned());
+        run(request, &Silent)
+    };
+    let command = format!(
+        "set -e; echo x >> {}; pwd; echo 'default CONFIG_PREPARED=y' >> xen/Kconfig; \
+         echo '#define PREPARED 7' > xen/include/xen/types.h",
+        lab.root.join("runs").display()
+    );
+    let types = edit("xen/common/b.c", "return XLAT", "\n#include <xen/types.h>\nreturn PREPARED");
+    for _ in 0..2 {
+        let built = prepared(&command, types.clone()).unwrap();
+        assert_eq!(paths(&built), ["xen/common/b.o"]);
+        assert!(built.config_changes.iter().any(|change| change.name == "PREPARED"));
+    }
+    assert_eq!(fs::read_to_string(lab.root.join("runs")).unwrap(), "x\n");
+    assert_eq!(fs::read_to_string(lab.root.join("tree/xen/include/xen/types.h")).unwrap(), "");
+    // It is part of what identifies the original.
+    assert_eq!(only(lab.run(&[types])).code.name, "compile-failed");
+    let problem = only(prepared("echo one; echo two >&2; exit 7", one_line()));
+    assert_eq!(problem.code.name, "prepare-failed");
+    assert!(problem.what.contains("exit code 7: echo one"), "{problem:?}");
+    assert_eq!(problem.why, "one\ntwo");
+    // Both would change the file, and one would undo the other.
+    for path in ["xen/common/a.c", "xen/common/new.c"] {
+        let patch = if path.ends_with("a.c") { one_line() } else { added(path, "int fresh;") };
+        let problem = only(prepared(&format!("echo >> {path}"), patch));
+        assert_eq!((problem.code.name, problem.place.file.as_deref()), ("prepared-file", Some(path)));
+    }
+}
+
 fn two_runs_at_once_wait_for_each_other() {
     let lab = Lab::new();
     let patches = [one_line(), edit("xen/lib/l.c", "7", "8")];
@@ -687,6 +764,8 @@ fn main() -> ExitCode {
         a_build_without_symbols_stops_at_the_link,
         what_fails_after_the_symbol_file_is_nobodys_business,
         a_variable_for_make_reaches_the_compiler_and_has_its_own_base,
+        tools_by_other_names_are_used_and_told_apart,
+        a_private_copy_is_prepared_once_and_before_it_is_configured,
         two_runs_at_once_wait_for_each_other,
         commands::a_source_is_compiled_once_and_by_its_command,
         commands::a_header_that_changes_no_program_compiles_nothing,

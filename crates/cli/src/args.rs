@@ -60,8 +60,16 @@ pub(crate) enum CacheAction {
     Path,
 }
 
-/// Variables that say which programs a build calls, and for what: those lead to the wrapper.
-const OWN_VARIABLES: &[&str] = &["CC", "LD", "OBJCOPY", "AR", "XEN_TARGET_ARCH"];
+/// Variables that are not the user's to set by name, each with what to do instead.
+const OWN_VARIABLES: &[(&str, &str)] = &[
+    ("CC", "--cc chooses the compiler"),
+    ("LD", "--ld chooses the linker"),
+    ("OBJCOPY", "--cross-compile chooses the tools"),
+    ("AR", "--cross-compile chooses the tools"),
+    ("HOSTCC", "--host-cc chooses the compiler of the build's own programs"),
+    ("CROSS_COMPILE", "--cross-compile chooses the tools"),
+    ("KCONFIG_CONFIG", "--config gives the configuration"),
+];
 
 /// `NAME=VALUE`, for make.
 fn make_var(text: &str) -> Result<(String, String), String> {
@@ -70,8 +78,11 @@ fn make_var(text: &str) -> Result<(String, String), String> {
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(named) {
         return Err("the name of a variable has letters, digits and _".to_owned());
     }
-    if OWN_VARIABLES.contains(&name) {
-        return Err(format!("{name} is xsplice's to set; --cc chooses the compiler"));
+    if let Some((_, instead)) = OWN_VARIABLES.iter().find(|(own, _)| *own == name) {
+        return Err(format!("{name} is xsplice's to set; {instead}"));
+    }
+    if name == "XEN_TARGET_ARCH" && value != "x86_64" {
+        return Err(format!("payloads are made for x86_64 only, not for {value}"));
     }
     Ok((name.to_owned(), value.to_owned()))
 }
@@ -119,6 +130,18 @@ pub(crate) struct Build {
     /// with. May be given several times
     #[arg(long = "make-var", value_name = "NAME=VALUE", value_parser = make_var)]
     pub(crate) make_vars: Vec<(String, String)>,
+    /// Compiler of the programs that the build itself runs; by default gcc
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) host_cc: Option<String>,
+    /// Linker of the hypervisor; by default ld
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) ld: Option<String>,
+    /// What the names of all tools for the hypervisor begin with, such as x86_64-linux-gnu-; --cc and --ld go first
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) cross_compile: Option<String>,
+    /// Shell command to run once in the private copy of the tree, before it is configured
+    #[arg(long, value_name = "CMD")]
+    pub(crate) prepare: Option<String>,
     /// Program to put in front of the hypervisor's compiler; distcc and icecc send source to other machines
     #[arg(long, value_name = "PROGRAM", value_parser = known_launcher())]
     pub(crate) launcher: Option<Launcher>,

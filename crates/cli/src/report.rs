@@ -29,6 +29,9 @@ pub(crate) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) payload: Option<PayloadFacts>,
     pub(crate) compiler: String,
+    /// What was run in the private copy of the tree before it was configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prepare: Option<String>,
     /// Every file that the patches touch, and what became of it.
     pub(crate) touched: Vec<TouchedFile>,
     pub(crate) config_changes: Vec<ConfigChange>,
@@ -115,6 +118,7 @@ impl Report {
             patches,
             payload: None,
             compiler: String::new(),
+            prepare: None,
             touched: Vec::new(),
             config_changes: Vec::new(),
             line_numbers: LineNumbers::default(),

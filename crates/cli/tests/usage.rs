@@ -38,6 +38,19 @@ fn each_mistake_has_its_message_and_code() {
             1,
             "CC is xsplice's to set; --cc chooses the compiler",
         ),
+        (
+            with(&["-p", "-", "--make-var", "HOSTCC=clang"]),
+            1,
+            "HOSTCC is xsplice's to set; --host-cc chooses",
+        ),
+        (with(&["-p", "-", "--make-var", "KCONFIG_CONFIG=x"]), 1, "--config gives the configuration"),
+        (
+            with(&["-p", "-", "--make-var", "XEN_TARGET_ARCH=arm64"]),
+            1,
+            "payloads are made for x86_64 only, not for arm64",
+        ),
+        (with(&["-p", "-", "--make-var", "XEN_TARGET_ARCH=x86_64"]), 1, "has no name [usage]"),
+        (with(&["-p", "-", "--launcher", "tcc"]), 1, "ccache, sccache, distcc, icecc"),
         (with(&["-p", "none.patch"]), 1, "error: cannot read the patch: "),
         (
             with(&["-p", "fix.patch", "--name", "a b"]),

@@ -1,6 +1,6 @@
 //! `xsplice build`.
 
-use xsplice_build::{Launch, Request};
+use xsplice_build::{Launch, Request, Toolchain};
 use xsplice_link::Ids;
 use xsplice_report::{Outcome, Problems};
 
@@ -28,6 +28,7 @@ pub(crate) fn run(args: &Build, quiet: bool, json: bool) -> Outcome {
     };
     let mut report =
         Report::new(&inputs.name, inputs.patches.iter().map(|patch| patch.name.clone()).collect());
+    report.prepare.clone_from(&args.prepare);
     let progress = Progress::new(quiet);
     let built =
         request(args, &inputs).and_then(|request| pipeline::run(&inputs, request, &progress, &mut report));
@@ -91,9 +92,19 @@ fn request(args: &Build, inputs: &Inputs) -> Result<Request, Problems> {
     request.keep_lines = inputs.keep_lines;
     request.want_symbols = inputs.symbols.is_none();
     request.make_vars.clone_from(&inputs.make_vars);
-    if let Some(cc) = &inputs.cc {
-        request.toolchain.cc.clone_from(cc);
+    if let Some(prefix) = &args.cross_compile {
+        request.toolchain = Toolchain::prefixed(prefix);
     }
+    for (given, tool) in [
+        (&inputs.cc, &mut request.toolchain.cc),
+        (&args.ld, &mut request.toolchain.ld),
+        (&args.host_cc, &mut request.toolchain.host_cc),
+    ] {
+        if let Some(given) = given {
+            tool.clone_from(given);
+        }
+    }
+    request.prepare.clone_from(&args.prepare);
     request.launcher = args.launcher.map(Launch::from);
     Ok(request)
 }
