@@ -26,6 +26,7 @@ use crate::config::{self, ConfigChange};
 use crate::funcs_layout::{self, FuncsLayout, LoaderTraits};
 use crate::graph::{BaseObject, Graph};
 use crate::kbuild::{Call, Kbuild, interrupted, process_error};
+use crate::metadata;
 use crate::plan::{BuildPlan, tree_changed};
 use crate::request::{Progress, Request};
 use crate::tools::Tools;
@@ -59,7 +60,13 @@ fn unusable_character(path: &Path) -> Option<char> {
 }
 
 /// The name of the kept build for all that decides about it.
-pub(crate) fn key(request: &Request, snapshot: &Snapshot, config: &[u8], tools: &Tools) -> String {
+pub(crate) fn key(
+    request: &Request,
+    snapshot: &Snapshot,
+    config: &[u8],
+    tools: &Tools,
+    metadata: &metadata::Texts,
+) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut add = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
@@ -70,6 +77,10 @@ pub(crate) fn key(request: &Request, snapshot: &Snapshot, config: &[u8], tools: 
     add(config);
     add(tools.identity.as_bytes());
     add(format!("{:?} {:?} {:?}", request.metadata, request.make_vars, request.adjust).as_bytes());
+    for (name, text) in metadata {
+        add(name.as_bytes());
+        add(text.as_bytes());
+    }
     if let Some(command) = &request.prepare {
         add(b"prepare");
         add(command.as_bytes());
@@ -359,6 +370,7 @@ fn make(plan: &BuildPlan, folder: &Path, progress: &dyn Progress) -> Result<(Sta
     if !problems.is_harmless() {
         return Err(problems);
     }
+    metadata::take_over(&kbuild.tree, &plan.metadata).map_err(io)?;
     progress.step("building the original");
     let records_folder = folder.join("records");
     let call =

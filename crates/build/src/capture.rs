@@ -71,6 +71,8 @@ pub struct CapturedBuild {
     pub built_xen_syms: Option<PathBuf>,
     /// Every object of the original build.
     pub base_objects: BaseObjects,
+    /// What the build says about itself as the shipped hypervisor does, by macro of xen/compile.h.
+    pub metadata: BTreeMap<String, String>,
     /// The first line of the compiler's own description.
     pub compiler: String,
     /// What was found on the way.
@@ -120,6 +122,7 @@ pub fn build(plan: BuildPlan, progress: &dyn Progress) -> Result<CapturedBuild, 
         loader: base.loader(),
         built_xen_syms: base.symbols(),
         base_objects: capture.base_objects,
+        metadata: plan.metadata.clone(),
         compiler: plan.tools.compiler.clone(),
         warnings,
     })

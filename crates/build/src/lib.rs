@@ -28,6 +28,7 @@ mod kbuild;
 mod kept;
 mod launcher;
 mod line_neutral;
+mod metadata;
 mod parallel;
 mod patched;
 mod patchset;

@@ -12,7 +12,7 @@ use crate::patchset::{self, Changes};
 use crate::request::Request;
 use crate::tools::Tools;
 use crate::tree::{self, Entry, Snapshot};
-use crate::{base, codes};
+use crate::{base, codes, metadata};
 
 /// What planning found.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub struct BuildPlan {
     pub(crate) config: Vec<u8>,
     pub(crate) asked: Options,
     pub(crate) tools: Tools,
+    /// What the build is to say about itself as the shipped hypervisor does.
+    pub(crate) metadata: metadata::Texts,
     /// The name of the kept build that belongs to all this.
     pub(crate) key: String,
     pub(crate) warnings: Problems,
@@ -111,8 +113,12 @@ fn prepare(
     };
     let snapshot = tree::snapshot(&request.tree, None).map_err(|error| codes::io(&error))?;
     check_same(&snapshot, &changes)?;
-    let key = base::key(&request, &snapshot, &config, &tools);
-    Ok(BuildPlan { request, changes, touched, snapshot, config, asked, tools, key, warnings })
+    let metadata = match changes.contains_key(metadata::TEMPLATE) {
+        true => metadata::Texts::new(),
+        false => metadata::find(&request.tree, &request.shipped_texts).map_err(|error| codes::io(&error))?,
+    };
+    let key = base::key(&request, &snapshot, &config, &tools, &metadata);
+    Ok(BuildPlan { request, changes, touched, snapshot, config, asked, tools, metadata, key, warnings })
 }
 
 fn check_tree(request: &Request) -> Result<(), Diagnostic> {

@@ -1,5 +1,6 @@
 //! What a caller asks for.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -114,6 +115,9 @@ pub struct Request {
     pub toolchain: Toolchain,
     /// What the build says about itself.
     pub metadata: Metadata,
+    /// What functions of the shipped hypervisor return, by their names: those of xen/common/version.c go before
+    /// `metadata`.
+    pub shipped_texts: BTreeMap<String, String>,
     /// More variables for make's command line.
     pub make_vars: Vec<(String, String)>,
     /// A shell command that is run once in the private copy, before it is configured.
@@ -147,6 +151,7 @@ impl Request {
             want_symbols: true,
             toolchain: Toolchain::default(),
             metadata: Metadata::default(),
+            shipped_texts: BTreeMap::new(),
             make_vars: Vec::new(),
             prepare: None,
             keep_lines: false,

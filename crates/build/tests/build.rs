@@ -637,6 +637,33 @@ fn a_variable_for_make_reaches_the_compiler_and_has_its_own_base() {
     assert_eq!(only(lab.run(&[patch])).code.name, "compile-failed");
 }
 
+fn what_the_shipped_hypervisor_says_about_itself_is_taken_over() {
+    let lab = Lab::new();
+    put(&lab.root.join("tree/xen/include/xen/compile.h.in"), "#define BUILT \"@@date@@\"\n");
+    let version = "#include <xen/compile.h>\nconst char *version(void)\n{\n    return BUILT;\n}\n";
+    put(&lab.root.join("tree/xen/common/version.c"), version);
+    let makefile = lab.root.join("tree/xen/Makefile");
+    let text = fs::read_to_string(&makefile).unwrap();
+    let own = text.lines().find(|line| line.contains("#define BUILT")).unwrap().to_owned();
+    put(&makefile, &text.replace(&own, "\tsed 's/@@date@@/$(XEN_BUILD_DATE)/' $@.in > $@"));
+    let mut request = lab.request(&[one_line()]);
+    request.shipped_texts =
+        [("version", "A \"day\""), ("f", "x")].map(|(name, text)| (name.into(), text.into())).into();
+    let built = run(request.clone(), &Silent).unwrap();
+    let taken: Vec<_> = built.metadata.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    assert_eq!(taken, [("BUILT", "A \"day\"")]);
+    let has = |built: &CapturedBuild, text: &str| {
+        let object = built.base_objects.read("xen/common/version.o").unwrap();
+        object.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    assert!(has(&built, "A \"day\"\0"));
+    // Another text, or none, is another original.
+    request.shipped_texts.insert("version".to_owned(), "A night".to_owned());
+    assert!(has(&run(request, &Silent).unwrap(), "A night\0"));
+    let plain = lab.run(&[one_line()]).unwrap();
+    assert!(plain.metadata.is_empty() && has(&plain, "1970\0"));
+}
+
 /// A program in PATH under another name, through a script that notes each call.
 fn noting(lab: &Lab, name: &str, program: &str) -> String {
     let script = lab.root.join("tools").join(name);
@@ -764,6 +791,7 @@ fn main() -> ExitCode {
         a_build_without_symbols_stops_at_the_link,
         what_fails_after_the_symbol_file_is_nobodys_business,
         a_variable_for_make_reaches_the_compiler_and_has_its_own_base,
+        what_the_shipped_hypervisor_says_about_itself_is_taken_over,
         tools_by_other_names_are_used_and_told_apart,
         a_private_copy_is_prepared_once_and_before_it_is_configured,
         two_runs_at_once_wait_for_each_other,

@@ -1,5 +1,6 @@
 //! The one report of a run: `report.json` as it is, and what the terminal shows of it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
@@ -32,6 +33,9 @@ pub(crate) struct Report {
     /// What was run in the private copy of the tree before it was configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) prepare: Option<String>,
+    /// What the private builds say about themselves as the shipped hypervisor does, by macro of xen/compile.h; the rest
+    /// are defaults.
+    pub(crate) metadata: BTreeMap<String, String>,
     /// Every file that the patches touch, and what became of it.
     pub(crate) touched: Vec<TouchedFile>,
     pub(crate) config_changes: Vec<ConfigChange>,
@@ -119,6 +123,7 @@ impl Report {
             payload: None,
             compiler: String::new(),
             prepare: None,
+            metadata: BTreeMap::new(),
             touched: Vec::new(),
             config_changes: Vec::new(),
             line_numbers: LineNumbers::default(),

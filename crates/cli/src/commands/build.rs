@@ -104,6 +104,9 @@ fn request(args: &Build, inputs: &Inputs) -> Result<Request, Problems> {
             tool.clone_from(given);
         }
     }
+    if let Some(symbols) = &inputs.symbols {
+        request.shipped_texts = symbols.hypervisor.returned_texts();
+    }
     request.prepare.clone_from(&args.prepare);
     request.launcher = args.launcher.map(Launch::from);
     Ok(request)

@@ -43,6 +43,7 @@ const TESTS: &[(&str, Test)] = &[
     ("nothing::init_only", || refusals::nothing(&recipes::INIT, "boot")),
     ("nothing::tools_only", || refusals::nothing(&recipes::TOOLS, "tool")),
     ("nothing::another_architecture_only", || refusals::nothing(&recipes::ELSEWHERE, "arch")),
+    ("base::what_the_build_says_about_itself_is_the_shipped", same::version_c),
     ("same_bytes::with_one_job", same::same_bytes_with_one_job),
     ("same_bytes::with_empty_caches_elsewhere_after_a_killed_build", same::same_bytes),
     ("same_bytes::with_ccache", launchers::ccache),

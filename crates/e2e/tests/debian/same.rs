@@ -162,6 +162,29 @@ pub fn same_bytes_with_one_job() -> Outcome {
     })
 }
 
+/// The base is the shipped one in what it says about its own build, too: its source can be patched.
+pub fn version_c() -> Outcome {
+    setup::with(|setup| {
+        let built = setup.payload(&recipes::VERSION_C)?;
+        built.bytes()?;
+        if built.functions() != ["xen_deny"] {
+            return Err(format!("{:?} are replaced", built.functions()));
+        }
+        // 14:52:25 +0100 in Debian's changelog.
+        for (name, text) in [
+            ("XEN_COMPILE_DATE", "Sat Nov 29 13:52:25 UTC 2025"),
+            ("XEN_COMPILE_TIME", "13:52:25"),
+            ("XEN_COMPILE_SYSTEM_VERSION", "4.17.5+72-g01140da4e8-1"),
+            ("XEN_CHANGESET", ""),
+        ] {
+            if built.report["metadata"][name] != text {
+                return Err(format!("{name} is not {text}: {}", built.report["metadata"]));
+            }
+        }
+        Ok(())
+    })
+}
+
 /// Everything of a tree that could change: names, times, modes, sizes.
 fn state(tree: &Path) -> Result<Vec<u8>, String> {
     let output = Command::new("find")
