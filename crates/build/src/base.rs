@@ -77,6 +77,11 @@ pub(crate) fn key(
     add(config);
     add(tools.identity.as_bytes());
     add(format!("{:?} {:?} {:?}", request.metadata, request.make_vars, request.adjust).as_bytes());
+    for (name, value) in &request.environment {
+        add(b"environment");
+        add(name.as_bytes());
+        add(value.as_bytes());
+    }
     for (name, text) in metadata {
         add(name.as_bytes());
         add(text.as_bytes());

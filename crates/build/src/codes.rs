@@ -18,10 +18,16 @@ pub const PATCH_OFFSET: Code =
     Code::warning("patch-offset", "A hunk matched exactly, but at another line than the patch says.");
 /// The tree is no Xen source tree.
 pub const TREE_UNUSABLE: Code = Code::failure("tree-unusable", "The tree is not a Xen source tree.");
+/// The tree has no packaging of the kind that was asked for.
+pub const PRESET_UNUSABLE: Code =
+    Code::failure("preset-unusable", "The tree does not have the packaging that the preset reads.");
 /// The tree changed while it was read.
 pub const TREE_CHANGED: Code = Code::failure("tree-changed", "The tree changed while it was being copied.");
 /// The cache folder cannot be used.
 pub const CACHE_UNUSABLE: Code = Code::failure("cache-unusable", "The cache folder cannot be used.");
+/// Kept builds could not be removed.
+pub const CACHE_OVER_LIMIT: Code =
+    Code::warning("cache-over-limit", "Kept builds over the cache's limit could not be removed.");
 /// Reading or writing failed.
 pub const IO: Code = Code::failure("build-io", "Reading or writing a file failed.");
 /// A program that a build needs is not installed.
@@ -86,8 +92,10 @@ pub const ALL: &[Code] = &[
     PATCH_DOES_NOT_APPLY,
     PATCH_OFFSET,
     TREE_UNUSABLE,
+    PRESET_UNUSABLE,
     TREE_CHANGED,
     CACHE_UNUSABLE,
+    CACHE_OVER_LIMIT,
     IO,
     TOOL_MISSING,
     LAUNCHER_UNUSABLE,

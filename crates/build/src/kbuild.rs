@@ -110,7 +110,8 @@ impl Kbuild<'_> {
     /// Gives a program the environment of a build, and nothing else.
     pub(crate) fn environment(&self, job: Job) -> Job {
         let metadata = &self.request.metadata;
-        job.env_clear()
+        let job = job
+            .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", &self.temporary)
             .env("TMPDIR", &self.temporary)
@@ -125,7 +126,8 @@ impl Kbuild<'_> {
             .env("XEN_BUILD_TIME", &metadata.time)
             .env("XEN_WHOAMI", &metadata.whoami)
             .env("XEN_DOMAIN", &metadata.domain)
-            .env("XEN_BUILD_HOST", &metadata.host)
+            .env("XEN_BUILD_HOST", &metadata.host);
+        self.request.environment.iter().fold(job, |job, (name, value)| job.env(name, value))
     }
 
     /// Runs the user's command in the private copy.

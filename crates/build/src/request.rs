@@ -118,6 +118,8 @@ pub struct Request {
     /// What functions of the shipped hypervisor return, by their names: those of xen/common/version.c go before
     /// `metadata`.
     pub shipped_texts: BTreeMap<String, String>,
+    /// More variables for the environment of the build; they go before the usual ones.
+    pub environment: Vec<(String, String)>,
     /// More variables for make's command line.
     pub make_vars: Vec<(String, String)>,
     /// A shell command that is run once in the private copy, before it is configured.
@@ -152,6 +154,7 @@ impl Request {
             toolchain: Toolchain::default(),
             metadata: Metadata::default(),
             shipped_texts: BTreeMap::new(),
+            environment: Vec::new(),
             make_vars: Vec::new(),
             prepare: None,
             keep_lines: false,

@@ -139,7 +139,7 @@ fn is_versioned(name: &str) -> bool {
 }
 
 /// A program as a shell would find it.
-fn find_in_path(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_in_path(name: &str) -> Option<PathBuf> {
     let is_program = |path: &Path| {
         std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
-use xsplice_build::{ConfigChange, LineNumbers, TouchedFile, Way};
+use xsplice_build::{ConfigChange, LineNumbers, PresetFacts, TouchedFile, Way};
 use xsplice_diff::{Changes, Hook, InitChange, PieceKind, Replacement, ThroughOriginal};
 use xsplice_link::Ids;
 use xsplice_report::{Because, Outcome, Place, Problems};
@@ -33,6 +33,9 @@ pub(crate) struct Report {
     /// What was run in the private copy of the tree before it was configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) prepare: Option<String>,
+    /// What was taken from the packaging in the tree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) preset: Option<PresetFacts>,
     /// What the private builds say about themselves as the shipped hypervisor does, by macro of xen/compile.h; the rest
     /// are defaults.
     pub(crate) metadata: BTreeMap<String, String>,
@@ -123,6 +126,7 @@ impl Report {
             payload: None,
             compiler: String::new(),
             prepare: None,
+            preset: None,
             metadata: BTreeMap::new(),
             touched: Vec::new(),
             config_changes: Vec::new(),

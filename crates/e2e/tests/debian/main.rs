@@ -51,6 +51,7 @@ const TESTS: &[(&str, Test)] = &[
     ("tree::of_another_owner_and_not_writable", same::foreign_owner),
     ("tree::on_a_read_only_mount", same::read_only_mount),
     ("whole::each_object_of_debians_xen_against_itself", whole::debian),
+    ("whole::debians_xen_by_its_preset_is_the_shipped_one", whole::preset),
     ("whole::a_function_of_xen_4_14_and_each_object_against_itself", whole::old),
 ];
 
