@@ -41,8 +41,6 @@ install_missing() {
     need procps ps --version
     need dpkg-dev dpkg-source --version
     need lsb-release lsb_release -i
-    need ccache ccache --version
-    need distcc distcc --version
     need qemu-system-x86 qemu-system-x86_64 --version
     need ca-certificates test -s /etc/ssl/certs/ca-certificates.crt
     if [ ${#missing[@]} -eq 0 ]; then
@@ -80,6 +78,19 @@ install_old_compiler() {
     apt_get_update
     apt_get install --no-install-recommends gcc-11 >/dev/null ||
         say "Set-up: gcc-11 cannot be had; what needs it is skipped."
+}
+
+# Programs that --launcher puts in front of the compiler, for tests that are skipped without them.
+install_launchers() {
+    local launchers=() name
+    for name in ccache distcc; do
+        works "$name" --version || launchers+=("$name")
+    done
+    [ ${#launchers[@]} -gt 0 ] && works apt-get --version || return 0
+    say "Set-up: installing with apt-get, for tests of --launcher: ${launchers[*]}"
+    apt_get_update
+    apt_get install --no-install-recommends "${launchers[@]}" >/dev/null ||
+        say "Set-up: these cannot be had; what needs them is skipped."
 }
 
 need_rust() {

@@ -221,7 +221,7 @@ impl Call<'_> {
         }
         let mut launched = self.launch(to_text)?;
         if launched.code != 0 {
-            return Ok(Err(Some(format!("it ended with exit code {}", launched.code))));
+            return Ok(Err(Some(how_it_ended(&launched))));
         }
         if elsewhere {
             let said = String::from_utf8_lossy(&launched.stderr).into_owned();
@@ -292,7 +292,7 @@ impl Call<'_> {
         }
         let passed = self.launch(self.args.to_vec())?;
         if passed.code != 0 {
-            return Ok(Err(Some(format!("it ended with exit code {}", passed.code))));
+            return Ok(Err(Some(how_it_ended(&passed))));
         }
         fs::write(self.assembled, b"")?;
         Ok(Ok(passed))
@@ -313,6 +313,13 @@ impl Call<'_> {
         }
         kept
     }
+}
+
+/// How a launcher failed, with the last that it said.
+fn how_it_ended(passed: &Passed) -> String {
+    let said = String::from_utf8_lossy(&passed.stderr);
+    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing");
+    format!("it ended with exit code {} and said {}", passed.code, last.trim())
 }
 
 /// What a compiler calls itself at the end of its assembler text.
