@@ -80,6 +80,19 @@ install_old_compiler() {
         say "Set-up: gcc-11 cannot be had; what needs it is skipped."
 }
 
+# Programs that --launcher puts in front of the compiler, for tests that are skipped without them.
+install_launchers() {
+    local launchers=() name
+    for name in ccache distcc; do
+        works "$name" --version || launchers+=("$name")
+    done
+    [ ${#launchers[@]} -gt 0 ] && works apt-get --version || return 0
+    say "Set-up: installing with apt-get, for tests of --launcher: ${launchers[*]}"
+    apt_get_update
+    apt_get install --no-install-recommends "${launchers[@]}" >/dev/null ||
+        say "Set-up: these cannot be had; what needs them is skipped."
+}
+
 need_rust() {
     works cargo --version || fail "there is no Rust: install it from https://rustup.rs (1.88 or newer)"
     say "Set-up: $(cargo --version), $(gcc --version | head -n 1), $(nproc) processors."

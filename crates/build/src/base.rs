@@ -29,6 +29,7 @@ use crate::direct;
 use crate::funcs_layout::{self, FuncsLayout, LoaderTraits};
 use crate::graph::{BaseObject, Graph};
 use crate::kbuild::{Call, Kbuild, interrupted, process_error};
+use crate::metadata;
 use crate::plan::{BuildPlan, tree_changed};
 use crate::request::{Progress, Request};
 use crate::tools::Tools;
@@ -104,7 +105,13 @@ fn unusable_character(path: &Path) -> Option<char> {
 }
 
 /// The name of the kept build for all that decides about it.
-pub(crate) fn key(request: &Request, snapshot: &Snapshot, config: &[u8], tools: &Tools) -> String {
+pub(crate) fn key(
+    request: &Request,
+    snapshot: &Snapshot,
+    config: &[u8],
+    tools: &Tools,
+    metadata: &metadata::Texts,
+) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut add = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
@@ -115,6 +122,19 @@ pub(crate) fn key(request: &Request, snapshot: &Snapshot, config: &[u8], tools: 
     add(config);
     add(tools.identity.as_bytes());
     add(format!("{:?} {:?} {:?}", request.metadata, request.make_vars, request.adjust).as_bytes());
+    for (name, value) in &request.environment {
+        add(b"environment");
+        add(name.as_bytes());
+        add(value.as_bytes());
+    }
+    for (name, text) in metadata {
+        add(name.as_bytes());
+        add(text.as_bytes());
+    }
+    if let Some(command) = &request.prepare {
+        add(b"prepare");
+        add(command.as_bytes());
+    }
     // Programs of the build itself (flex, python, sed) are found there.
     add(std::env::var_os("PATH").unwrap_or_default().as_encoded_bytes());
     hasher.finalize().to_hex()[..32].to_owned()
@@ -346,6 +366,7 @@ impl Base {
         if !problems.is_harmless() {
             return Err(problems);
         }
+        check_prepared(plan, &folder.join("pristine"))?;
         Ok(Base { folder, state, original, records, held, work: Some(work) })
     }
 
@@ -368,6 +389,31 @@ impl Base {
         (self.state, self.records) = (state, records);
         Ok(())
     }
+}
+
+/// Whether preparing the private copy has left alone what the patch touches: it was applied to the tree as it is.
+fn check_prepared(plan: &BuildPlan, pristine: &Path) -> Result<(), Diagnostic> {
+    if plan.request.prepare.is_none() {
+        return Ok(());
+    }
+    for (path, change) in &plan.changes {
+        let now = match fs::read(pristine.join(path)) {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(codes::io(&error)),
+        };
+        // What no build reads was not copied.
+        if now.is_some() && now != change.before {
+            return Err(Diagnostic::new(
+                codes::PREPARED_FILE,
+                format!("--prepare makes or changes {path}, which the patch touches"),
+            )
+            .at(Place::file(path))
+            .why("The patch was applied to the file as it is in the tree; the one would undo the other.")
+            .advice("Do what the command does in a copy of the tree, and give that with --tree."));
+        }
+    }
+    Ok(())
 }
 
 /// How make is called for a plan, in its kept build's folder.
@@ -437,6 +483,10 @@ fn make(
     if plan.snapshot.built_in_place {
         plain(&["distclean"])?;
     }
+    if let Some(command) = &plan.request.prepare {
+        progress.step("preparing the private copy");
+        kbuild.run_prepare(command)?;
+    }
     progress.step("configuring");
     tree::write_private(&kbuild.tree.join("xen/.config"), &plan.config).map_err(io)?;
     plain(&["olddefconfig"])?;
@@ -446,6 +496,7 @@ fn make(
     if !problems.is_harmless() {
         return Err(problems);
     }
+    metadata::take_over(&kbuild.tree, &plan.metadata).map_err(io)?;
     let needed = match scope {
         Scope::Whole { .. } => None,
         Scope::Needed => Some(touched_sources(plan, &kbuild.tree).map_err(io)?),

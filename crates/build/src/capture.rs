@@ -78,6 +78,8 @@ pub struct CapturedBuild {
     pub original: Original,
     /// How the tree sees to sections; for people.
     pub build_system: BuildSystem,
+    /// What the build says about itself as the shipped hypervisor does, by macro of xen/compile.h.
+    pub metadata: BTreeMap<String, String>,
     /// The first line of the compiler's own description.
     pub compiler: String,
     /// What was found on the way.
@@ -174,6 +176,7 @@ pub fn build(plan: BuildPlan, progress: &dyn Progress) -> Result<CapturedBuild, 
         base_objects,
         original: base.original(),
         build_system: BuildSystem::of(&plan.request.tree),
+        metadata: plan.metadata.clone(),
         compiler: plan.tools.compiler.clone(),
         warnings,
         kept: Mutex::new(Kept { plan, base }),

@@ -18,15 +18,27 @@ pub const PATCH_OFFSET: Code =
     Code::warning("patch-offset", "A hunk matched exactly, but at another line than the patch says.");
 /// The tree is no Xen source tree.
 pub const TREE_UNUSABLE: Code = Code::failure("tree-unusable", "The tree is not a Xen source tree.");
+/// The tree has no packaging of the kind that was asked for.
+pub const PRESET_UNUSABLE: Code =
+    Code::failure("preset-unusable", "The tree does not have the packaging that the preset reads.");
 /// The tree changed while it was read.
 pub const TREE_CHANGED: Code = Code::failure("tree-changed", "The tree changed while it was being copied.");
 /// The cache folder cannot be used.
 pub const CACHE_UNUSABLE: Code = Code::failure("cache-unusable", "The cache folder cannot be used.");
+/// Kept builds could not be removed.
+pub const CACHE_OVER_LIMIT: Code =
+    Code::warning("cache-over-limit", "Kept builds over the cache's limit could not be removed.");
 /// Reading or writing failed.
 pub const IO: Code = Code::failure("build-io", "Reading or writing a file failed.");
 /// A program that a build needs is not installed.
 pub const TOOL_MISSING: Code =
     Code::failure("tool-missing", "A program that a hypervisor build needs is not installed.");
+/// A launcher cannot be put in front of the compiler.
+pub const LAUNCHER_UNUSABLE: Code =
+    Code::failure("launcher-unusable", "The launcher cannot be used with this compiler.");
+/// A launcher sends source to other machines.
+pub const SOURCE_LEAVES: Code =
+    Code::warning("source-leaves", "The launcher sends source to other machines.");
 /// The configuration cannot be read.
 pub const CONFIG_UNREADABLE: Code =
     Code::failure("config-unreadable", "The configuration is not a Kconfig file.");
@@ -46,6 +58,14 @@ pub const DEFINED_TWICE: Code =
 /// The lines of a patched file could not keep their numbers.
 pub const LINES_MOVED: Code =
     Code::warning("lines-moved", "The line numbers of a patched file could not be kept.");
+/// The user's preparation of the private copy failed.
+pub const PREPARE_FAILED: Code =
+    Code::failure("prepare-failed", "The command that prepares the private copy failed.");
+/// The user's preparation changes a file that the patch touches.
+pub const PREPARED_FILE: Code = Code::failure(
+    "prepared-file",
+    "The command that prepares the private copy changes a file that the patch touches.",
+);
 /// make failed elsewhere than at a compiler call.
 pub const MAKE_FAILED: Code = Code::failure("make-failed", "make failed.");
 /// The user stopped the build.
@@ -75,16 +95,22 @@ pub const ALL: &[Code] = &[
     PATCH_DOES_NOT_APPLY,
     PATCH_OFFSET,
     TREE_UNUSABLE,
+    PRESET_UNUSABLE,
     TREE_CHANGED,
     CACHE_UNUSABLE,
+    CACHE_OVER_LIMIT,
     IO,
     TOOL_MISSING,
+    LAUNCHER_UNUSABLE,
+    SOURCE_LEAVES,
     CONFIG_UNREADABLE,
     LIVEPATCH_OFF,
     CONFIG_DRIFT,
     COMPILE_FAILED,
     DEFINED_TWICE,
     LINES_MOVED,
+    PREPARE_FAILED,
+    PREPARED_FILE,
     MAKE_FAILED,
     INTERRUPTED,
     BUILD_FILE_CHANGES_OTHER_OBJECTS,

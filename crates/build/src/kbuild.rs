@@ -19,6 +19,9 @@ use crate::wrapper::{self, Record, Settings, Tool};
 /// How often the folder of records is looked at.
 const PAUSE: Duration = Duration::from_millis(30);
 
+/// How many lines of a failed command are shown.
+const LAST_LINES: usize = 6;
+
 /// A folder in which make runs.
 pub(crate) struct Kbuild<'a> {
     pub(crate) request: &'a Request,
@@ -92,6 +95,7 @@ impl Kbuild<'_> {
             adjust: self.request.adjust,
             place_flags,
             assembler_tells: self.tools.assembler_tells,
+            launch: self.tools.launch.clone(),
         }
     }
 
@@ -121,7 +125,8 @@ impl Kbuild<'_> {
     /// Gives a program the environment of a build, and nothing else.
     pub(crate) fn environment(&self, job: Job) -> Job {
         let metadata = &self.request.metadata;
-        job.env_clear()
+        let job = job
+            .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", &self.temporary)
             .env("TMPDIR", &self.temporary)
@@ -136,7 +141,36 @@ impl Kbuild<'_> {
             .env("XEN_BUILD_TIME", &metadata.time)
             .env("XEN_WHOAMI", &metadata.whoami)
             .env("XEN_DOMAIN", &metadata.domain)
-            .env("XEN_BUILD_HOST", &metadata.host)
+            .env("XEN_BUILD_HOST", &metadata.host);
+        self.request.environment.iter().fold(job, |job, (name, value)| job.env(name, value))
+    }
+
+    /// Runs the user's command in the private copy.
+    pub(crate) fn run_prepare(&self, command: &str) -> Result<(), Diagnostic> {
+        let begin = fs::metadata(&self.log).map_err(|error| codes::io(&error))?.len();
+        let log = || self.log_file().map(Sink::File);
+        let shell = Job::new("sh").dir(&self.tree).args(["-c", command]);
+        let job = self.environment(shell).stdout(log()?).stderr(log()?);
+        let finished = job.run().map_err(|error| process_error(&error))?;
+        if finished.success() {
+            return Ok(());
+        }
+        let said = fs::read(&self.log).map_err(|error| codes::io(&error))?;
+        let said = said.get(usize::try_from(begin).unwrap_or(0)..).unwrap_or_default();
+        let said = String::from_utf8_lossy(said);
+        let lines: Vec<&str> = said.lines().collect();
+        let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
+        let log = self.log.display();
+        let code = finished.code;
+        Err(Diagnostic::new(
+            codes::PREPARE_FAILED,
+            format!("--prepare ended with exit code {code}: {command}"),
+        )
+        .why(if last.is_empty() { "It said nothing.".to_owned() } else { last })
+        .advice(format!(
+            "It ran in a private copy of the tree (xen/, config/ and the files beside them). All that it \
+                 said is in {log}."
+        )))
     }
 
     fn job(&self, call: &Call<'_>) -> Result<Job, Diagnostic> {
@@ -179,7 +213,9 @@ impl Kbuild<'_> {
             ("AR", link(Tool::Ar)),
             ("HOSTCC", self.request.toolchain.host_cc.clone()),
         ];
+        let prefix = Some(("CROSS_COMPILE", self.request.toolchain.prefix.clone()));
         own.into_iter()
+            .chain(prefix.filter(|(_, prefix)| !prefix.is_empty()))
             .map(|(name, value)| (name.to_owned(), value))
             .chain(self.request.make_vars.iter().cloned())
     }

@@ -7,11 +7,12 @@ use xsplice_report::{Diagnostic, Place, Problems};
 
 use crate::classify::{self, FileClass, TouchedFile};
 use crate::config::{self, Options};
+use crate::launcher::Launch;
 use crate::patchset::{self, Changes};
 use crate::request::Request;
 use crate::tools::Tools;
 use crate::tree::{self, Entry, Snapshot};
-use crate::{base, codes};
+use crate::{base, codes, metadata};
 
 /// What planning found.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub struct BuildPlan {
     pub(crate) config: Vec<u8>,
     pub(crate) asked: Options,
     pub(crate) tools: Tools,
+    /// What the build is to say about itself as the shipped hypervisor does.
+    pub(crate) metadata: metadata::Texts,
     /// The name of the kept build that belongs to all this.
     pub(crate) key: String,
     pub(crate) warnings: Problems,
@@ -90,12 +93,16 @@ fn prepare(
     request: Request,
     changes: Changes,
     touched: Vec<TouchedFile>,
-    warnings: Problems,
+    mut warnings: Problems,
 ) -> Result<BuildPlan, Problems> {
     let mut problems = Problems::new();
     problems.extend(linker_scripts(&touched));
     let config = read_config(&request);
-    let tools = Tools::find(&request.toolchain, &request.make_vars);
+    let mut tools = Tools::find(&request.toolchain, &request.make_vars);
+    if let (Ok(tools), Some(launch)) = (&mut tools, &request.launcher) {
+        problems.extend(tools.launch_with(launch).err());
+        warnings.extend(source_leaves(launch));
+    }
     if let Err(more) = &config {
         problems.push(more.clone());
     }
@@ -108,8 +115,12 @@ fn prepare(
     };
     let snapshot = tree::snapshot(&request.tree, None).map_err(|error| codes::io(&error))?;
     check_same(&snapshot, &changes)?;
-    let key = base::key(&request, &snapshot, &config, &tools);
-    Ok(BuildPlan { request, changes, touched, snapshot, config, asked, tools, key, warnings })
+    let metadata = match changes.contains_key(metadata::TEMPLATE) {
+        true => metadata::Texts::new(),
+        false => metadata::find(&request.tree, &request.shipped_texts).map_err(|error| codes::io(&error))?,
+    };
+    let key = base::key(&request, &snapshot, &config, &tools, &metadata);
+    Ok(BuildPlan { request, changes, touched, snapshot, config, asked, tools, metadata, key, warnings })
 }
 
 fn check_tree(request: &Request) -> Result<(), Diagnostic> {
@@ -125,6 +136,15 @@ fn check_tree(request: &Request) -> Result<(), Diagnostic> {
         "Give the folder that holds xen/ and Config.mk."
     };
     Err(Diagnostic::new(codes::TREE_UNUSABLE, "there is no Xen source tree here").at(place).advice(advice))
+}
+
+fn source_leaves(launch: &Launch) -> Option<Diagnostic> {
+    let name = launch.launcher.name();
+    launch.launcher.sends_source().then(|| {
+        Diagnostic::new(codes::SOURCE_LEAVES, format!("{name} sends source to other machines"))
+            .why("What is compiled there includes the patch, which may be under embargo.")
+            .advice("Use it only with machines and a network that may know the patch.")
+    })
 }
 
 fn linker_scripts(touched: &[TouchedFile]) -> Option<Diagnostic> {

@@ -78,6 +78,11 @@ impl Replay {
         &self.compilations
     }
 
+    /// The hypervisor's symbol file, where it was linked.
+    pub fn built_xen_syms(&self) -> Option<PathBuf> {
+        self.base.symbols()
+    }
+
     /// The objects that the build made.
     pub fn objects(&self) -> &BaseObjects {
         &self.objects

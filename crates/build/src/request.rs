@@ -1,9 +1,11 @@
 //! What a caller asks for.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::launcher::Launch;
 use crate::wrapper::Adjust;
 
 /// One patch.
@@ -28,6 +30,23 @@ pub struct Toolchain {
     pub objcopy: String,
     /// The archiver (`AR`).
     pub ar: String,
+    /// What the names of all other tools for the hypervisor begin with (`CROSS_COMPILE`); empty for none.
+    pub prefix: String,
+}
+
+impl Toolchain {
+    /// The tools whose names begin with `prefix`, such as `x86_64-linux-gnu-`.
+    pub fn prefixed(prefix: &str) -> Toolchain {
+        let name = |tool: &str| format!("{prefix}{tool}");
+        Toolchain {
+            cc: name("gcc"),
+            ld: name("ld"),
+            objcopy: name("objcopy"),
+            ar: name("ar"),
+            prefix: prefix.to_owned(),
+            ..Toolchain::default()
+        }
+    }
 }
 
 impl Default for Toolchain {
@@ -38,6 +57,7 @@ impl Default for Toolchain {
             ld: "ld".to_owned(),
             objcopy: "objcopy".to_owned(),
             ar: "ar".to_owned(),
+            prefix: String::new(),
         }
     }
 }
@@ -97,12 +117,21 @@ pub struct Request {
     pub toolchain: Toolchain,
     /// What the build says about itself.
     pub metadata: Metadata,
+    /// What functions of the shipped hypervisor return, by their names: those of xen/common/version.c go before
+    /// `metadata`.
+    pub shipped_texts: BTreeMap<String, String>,
+    /// More variables for the environment of the build; they go before the usual ones.
+    pub environment: Vec<(String, String)>,
     /// More variables for make's command line.
     pub make_vars: Vec<(String, String)>,
+    /// A shell command that is run once in the private copy, before it is configured.
+    pub prepare: Option<String>,
     /// Whether lines get the numbers that the patch gives them, instead of keeping those of the original.
     pub keep_lines: bool,
     /// Whether flags may be added to compiler calls.
     pub adjust: Adjust,
+    /// What is put in front of the hypervisor's compiler; no part of what identifies a build.
+    pub launcher: Option<Launch>,
 }
 
 impl Request {
@@ -127,9 +156,13 @@ impl Request {
             whole: false,
             toolchain: Toolchain::default(),
             metadata: Metadata::default(),
+            shipped_texts: BTreeMap::new(),
+            environment: Vec::new(),
             make_vars: Vec::new(),
+            prepare: None,
             keep_lines: false,
             adjust: Adjust::Auto,
+            launcher: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use xsplice_process::Job;
 use xsplice_report::{Diagnostic, Problems};
 
 use crate::codes;
+use crate::launcher::{self, Launch};
 use crate::request::Toolchain;
 use crate::wrapper::Tool;
 
@@ -23,6 +24,8 @@ pub(crate) struct Tools {
     pub(crate) prefix_map: Option<&'static str>,
     /// Whether the assembler behind the compiler can list what it reads (`--MD`).
     pub(crate) assembler_tells: bool,
+    /// What is put in front of the compiler. Not part of the identity: it changes no result.
+    pub(crate) launch: Option<launcher::Ready>,
 }
 
 /// Programs that every version's build calls, with Debian's packages.
@@ -42,6 +45,34 @@ const NEEDED: &[(&str, &str)] = &[
 ];
 
 impl Tools {
+    /// Puts a launcher in front of the compiler.
+    pub(crate) fn launch_with(&mut self, launch: &Launch) -> Result<(), Diagnostic> {
+        let name = &launch.program;
+        let Some(program) = find_in_path(name) else {
+            return Err(Diagnostic::new(codes::TOOL_MISSING, format!("{name} is not there"))
+                .why("--launcher puts it in front of the compiler.")
+                .advice(format!(
+                    "Install it; on Debian: apt install {}. Or leave --launcher out.",
+                    launch.launcher.name()
+                )));
+        };
+        if !self.assembler_tells {
+            return Err(Diagnostic::new(
+                codes::LAUNCHER_UNUSABLE,
+                format!("{name} cannot be put in front of {}", self.compiler),
+            )
+            .why("Its assembler cannot list what it reads, so that nobody would notice a stale result.")
+            .advice("Leave --launcher out, or use gcc with the assembler of binutils."));
+        }
+        let ident = match self.real.get(&Tool::Cc) {
+            Some(cc) => ask(cc, &["-S", "-x", "c", "/dev/null", "-o", "-"])?,
+            None => None,
+        };
+        let ident = ident.and_then(|text| launcher::ident(text.as_bytes()));
+        self.launch = Some(launcher::Ready::new(launch.launcher, program, ident));
+        Ok(())
+    }
+
     /// Finds and identifies all.
     pub(crate) fn find(toolchain: &Toolchain, make_vars: &[(String, String)]) -> Result<Tools, Problems> {
         let mut problems = Problems::new();
@@ -66,7 +97,7 @@ impl Tools {
                 }
                 // Debian names the packages of other versions as the programs: gcc-11, clang-14.
                 None if is_versioned(name) => missing(name, name),
-                None => missing(name, package),
+                None => missing(name, &cross_package(package, &toolchain.prefix)),
             }
         }
         if find_in_path(&toolchain.host_cc).is_none() {
@@ -76,8 +107,10 @@ impl Tools {
             // LEX and YACC of make can stand for these two.
             let given = |variable: &str| make_vars.iter().any(|(name, _)| name == variable);
             let elsewhere = (*name == "flex" && given("FLEX")) || (*name == "bison" && given("BISON"));
-            if !elsewhere && find_in_path(name).is_none() {
-                missing(name, package);
+            let prefix = if *package == "binutils" { toolchain.prefix.as_str() } else { "" };
+            let program = format!("{prefix}{name}");
+            if !elsewhere && find_in_path(&program).is_none() {
+                missing(&program, &cross_package(package, prefix));
             }
         }
         if ["python3", "python"].iter().all(|name| find_in_path(name).is_none()) {
@@ -90,6 +123,15 @@ impl Tools {
     }
 }
 
+/// Debian's package of tools whose names begin with a prefix: gcc-x86-64-linux-gnu for `x86_64-linux-gnu-`.
+fn cross_package(package: &str, prefix: &str) -> String {
+    match prefix.trim_end_matches('-') {
+        "" => package.to_owned(),
+        machine if machine.contains('/') => package.to_owned(),
+        machine => format!("{package}-{}", machine.replace('_', "-")),
+    }
+}
+
 /// Whether a program's name ends in a version, as in `gcc-11`.
 fn is_versioned(name: &str) -> bool {
     let version = name.rsplit_once('-').map_or("", |(_, version)| version);
@@ -97,7 +139,7 @@ fn is_versioned(name: &str) -> bool {
 }
 
 /// A program as a shell would find it.
-fn find_in_path(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_in_path(name: &str) -> Option<PathBuf> {
     let is_program = |path: &Path| {
         std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     };
@@ -135,6 +177,9 @@ fn identify(real: BTreeMap<Tool, PathBuf>, toolchain: &Toolchain) -> Result<Tool
         }
     }
     identity.push(format!("host compiler: {}", toolchain.host_cc));
+    if !toolchain.prefix.is_empty() {
+        identity.push(format!("other tools: {}", toolchain.prefix));
+    }
     let (mut prefix_map, mut assembler_tells) = (None, false);
     if let Some(cc) = real.get(&Tool::Cc) {
         for part in ["as", "cc1"] {
@@ -153,5 +198,6 @@ fn identify(real: BTreeMap<Tool, PathBuf>, toolchain: &Toolchain) -> Result<Tool
         let question = ["-Wa,--MD,/dev/null", "-c", "-x", "assembler", "/dev/null", "-o", "/dev/null"];
         assembler_tells = ask(cc, &question)?.is_some();
     }
-    Ok(Tools { real, compiler, identity: identity.join("\n"), prefix_map, assembler_tells })
+    let identity = identity.join("\n");
+    Ok(Tools { real, compiler, identity, prefix_map, assembler_tells, launch: None })
 }

@@ -16,6 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
+use crate::launcher;
 use crate::stand_in::{self, NEEDED};
 
 /// What the names of the links begin with, such as `xsplice-wrapped-cc`.
@@ -88,6 +89,9 @@ pub(crate) struct Settings {
     pub(crate) place_flags: Vec<String>,
     /// Whether the assembler can say which files it reads by itself.
     pub(crate) assembler_tells: bool,
+    /// What is put in front of the compiler.
+    #[serde(default)]
+    pub(crate) launch: Option<launcher::Ready>,
 }
 
 impl Settings {
@@ -501,9 +505,7 @@ fn call(
     if let Some(source) = compiled_source(parsed).filter(|_| record.tool == Tool::Cc) {
         full.extend(added_flags(settings, &record.args, source).into_iter().map(OsString::from));
         if settings.assembler_tells {
-            let file = records.join(format!(".{}.as.d", unique()));
-            full.push(format!("-Wa,--MD,{}", file.display()).into());
-            assembler_file = Some(file);
+            assembler_file = Some(records.join(format!(".{}.as.d", unique())));
         }
     }
     if record.tool == Tool::Cc && parsed.depfile.is_none() {
@@ -511,7 +513,21 @@ fn call(
         full.extend(["-MMD".into(), "-MF".into(), file.clone().into_os_string()]);
         own_depfile = Some(file);
     }
-    let passed = xsplice_process::pass_through(real, &full)?;
+    let launched = match (&settings.launch, compiled_source(parsed), &assembler_file) {
+        (Some(launch), Some(source), Some(file)) => {
+            launch.compile(real, &full, (source, &record.output), file)?
+        }
+        _ => None,
+    };
+    let passed = match launched {
+        Some(passed) => passed,
+        None => {
+            full.extend(
+                assembler_file.iter().map(|file| format!("-Wa,--MD,{}", file.display())).map(OsString::from),
+            );
+            xsplice_process::pass_through(real, &full, &[])?
+        }
+    };
     std::io::stderr().write_all(&passed.stderr)?;
     record.code = passed.code;
     if passed.code != 0 {
@@ -540,7 +556,7 @@ fn call(
 }
 
 /// A name that no other call of this build has; names sort by time.
-fn unique() -> String {
+pub(crate) fn unique() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("{:024}-{:010}", now.as_nanos(), std::process::id())
 }
@@ -588,6 +604,7 @@ mod tests {
             adjust,
             place_flags: vec!["-fmap".to_owned()],
             assembler_tells: false,
+            launch: None,
         }
     }
 

@@ -11,6 +11,8 @@ use std::sync::Mutex;
 
 #[path = "build/commands.rs"]
 mod commands;
+#[path = "build/launchers.rs"]
+mod launchers;
 #[path = "build/needed.rs"]
 mod needed;
 #[path = "build/styles.rs"]
@@ -689,6 +691,110 @@ fn a_variable_for_make_reaches_the_compiler_and_has_its_own_base() {
     assert_eq!(only(lab.run(&[patch])).code.name, "compile-failed");
 }
 
+fn what_the_shipped_hypervisor_says_about_itself_is_taken_over() {
+    let lab = Lab::new();
+    put(&lab.root.join("tree/xen/include/xen/compile.h.in"), "#define BUILT \"@@date@@\"\n");
+    let version = "#include <xen/compile.h>\nconst char *version(void)\n{\n    return BUILT;\n}\n";
+    put(&lab.root.join("tree/xen/common/version.c"), version);
+    let makefile = lab.root.join("tree/xen/Makefile");
+    let text = fs::read_to_string(&makefile).unwrap();
+    let own = text.lines().find(|line| line.contains("#define BUILT")).unwrap().to_owned();
+    put(&makefile, &text.replace(&own, "\tsed 's/@@date@@/$(XEN_BUILD_DATE)/' $@.in > $@"));
+    let mut request = lab.request(&[one_line()]);
+    request.shipped_texts =
+        [("version", "A \"day\""), ("f", "x")].map(|(name, text)| (name.into(), text.into())).into();
+    let built = run(request.clone(), &Silent).unwrap();
+    let taken: Vec<_> = built.metadata.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    assert_eq!(taken, [("BUILT", "A \"day\"")]);
+    let has = |built: &CapturedBuild, text: &str| {
+        let object = built.base_objects.read("xen/common/version.o").unwrap();
+        object.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    assert!(has(&built, "A \"day\"\0"));
+    // Another text, or none, is another original.
+    request.shipped_texts.insert("version".to_owned(), "A night".to_owned());
+    assert!(has(&run(request, &Silent).unwrap(), "A night\0"));
+    let plain = lab.run(&[one_line()]).unwrap();
+    assert!(plain.metadata.is_empty() && has(&plain, "1970\0"));
+}
+
+/// A program in PATH under another name, through a script that notes each call.
+fn noting(lab: &Lab, name: &str, program: &str) -> String {
+    let script = lab.root.join("tools").join(name);
+    let log = lab.root.join("noted");
+    put(&script, &format!("#!/bin/sh\necho {name} >> {}\nexec {program} \"$@\"\n", log.display()));
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    script.display().to_string()
+}
+
+fn tools_by_other_names_are_used_and_told_apart() {
+    let lab = Lab::new();
+    for tool in ["gcc", "ld", "objcopy", "ar", "nm", "objdump", "strip"] {
+        noting(&lab, &format!("cross-{tool}"), tool);
+    }
+    let mut request = lab.request(&[one_line()]);
+    request.toolchain = Toolchain::prefixed(&lab.root.join("tools/cross-").display().to_string());
+    request.toolchain.ld = noting(&lab, "my-ld", "ld");
+    request.toolchain.host_cc = noting(&lab, "my-host-cc", "gcc");
+    let makefile = fs::read_to_string(lab.root.join("tree/xen/Makefile")).unwrap();
+    let all = "all: xen-syms\n\t$(CROSS_COMPILE)nm xen-syms\n\t$(HOSTCC) --version\n\t$(CC) --version";
+    put(&lab.root.join("tree/xen/Makefile"), &makefile.replace("all: xen-syms", all));
+    assert_eq!(paths(&run(request.clone(), &Silent).unwrap()), ["xen/common/a.o"]);
+    let noted = fs::read_to_string(lab.root.join("noted")).unwrap();
+    for tool in ["cross-gcc", "my-ld", "cross-objcopy", "cross-ar", "cross-nm", "my-host-cc"] {
+        assert!(noted.lines().any(|line| line == tool), "{tool}");
+    }
+    assert!(!noted.contains("cross-ld"));
+    // Other tools make another original.
+    request.toolchain = Toolchain::default();
+    run(request.clone(), &Silent).unwrap();
+    let bases = fs::read_dir(lab.root.join("cache/bases")).unwrap();
+    assert_eq!(bases.filter(|entry| entry.as_ref().unwrap().path().is_dir()).count(), 2);
+    request.toolchain = Toolchain::prefixed("no_such-machine-");
+    let problems = run(request, &Silent).unwrap_err();
+    let said = |name: &str, package: &str| {
+        problems.0.iter().any(|problem| {
+            problem.what.starts_with(name) && problem.advice.contains(&format!("apt install {package}."))
+        })
+    };
+    assert!(said("no_such-machine-gcc ", "gcc-no-such-machine"), "{problems:?}");
+    assert!(said("no_such-machine-nm ", "binutils-no-such-machine"), "{problems:?}");
+}
+
+fn a_private_copy_is_prepared_once_and_before_it_is_configured() {
+    let lab = Lab::new();
+    let prepared = |command: &str, patch: String| {
+        let mut request = lab.request(&[patch]);
+        request.prepare = Some(command.to_owned());
+        run(request, &Silent)
+    };
+    let command = format!(
+        "set -e; echo x >> {}; pwd; echo 'default CONFIG_PREPARED=y' >> xen/Kconfig; \
+         echo '#define PREPARED 7' > xen/include/xen/types.h",
+        lab.root.join("runs").display()
+    );
+    let types = edit("xen/common/b.c", "return XLAT", "\n#include <xen/types.h>\nreturn PREPARED");
+    for _ in 0..2 {
+        let built = prepared(&command, types.clone()).unwrap();
+        assert_eq!(paths(&built), ["xen/common/b.o"]);
+        assert!(built.config_changes.iter().any(|change| change.name == "PREPARED"));
+    }
+    assert_eq!(fs::read_to_string(lab.root.join("runs")).unwrap(), "x\n");
+    assert_eq!(fs::read_to_string(lab.root.join("tree/xen/include/xen/types.h")).unwrap(), "");
+    // It is part of what identifies the original.
+    assert_eq!(only(lab.run(&[types])).code.name, "compile-failed");
+    let problem = only(prepared("echo one; echo two >&2; exit 7", one_line()));
+    assert_eq!(problem.code.name, "prepare-failed");
+    assert!(problem.what.contains("exit code 7: echo one"), "{problem:?}");
+    assert_eq!(problem.why, "one\ntwo");
+    // Both would change the file, and one would undo the other.
+    for path in ["xen/common/a.c", "xen/common/new.c"] {
+        let patch = if path.ends_with("a.c") { one_line() } else { added(path, "int fresh;") };
+        let problem = only(prepared(&format!("echo >> {path}"), patch));
+        assert_eq!((problem.code.name, problem.place.file.as_deref()), ("prepared-file", Some(path)));
+    }
+}
+
 fn two_runs_at_once_wait_for_each_other() {
     let lab = Lab::new();
     let patches = [one_line(), edit("xen/lib/l.c", "7", "8")];
@@ -713,7 +819,7 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|name| xsplice_build::is_wrapper(name)) {
         return xsplice_build::wrapper_main(args);
     }
-    let trials = trials![
+    let mut trials = trials![
         a_changed_line_gives_its_object_before_and_after,
         all_objects_of_the_original_are_known,
         a_header_reaches_all_that_read_it_and_one_source_may_give_several_objects,
@@ -741,6 +847,9 @@ fn main() -> ExitCode {
         a_build_without_symbols_stops_at_the_link,
         what_fails_after_the_symbol_file_is_nobodys_business,
         a_variable_for_make_reaches_the_compiler_and_has_its_own_base,
+        what_the_shipped_hypervisor_says_about_itself_is_taken_over,
+        tools_by_other_names_are_used_and_told_apart,
+        a_private_copy_is_prepared_once_and_before_it_is_configured,
         two_runs_at_once_wait_for_each_other,
         commands::a_source_is_compiled_once_and_by_its_command,
         commands::a_header_that_changes_no_program_compiles_nothing,
@@ -766,6 +875,14 @@ fn main() -> ExitCode {
         styles::the_middle_style_needs_flags,
         styles::the_new_style_has_them,
         styles::an_unknown_style_ends_in_the_clear_error,
+        launchers::a_launcher_gets_the_compiler_and_changes_nothing,
+        launchers::what_a_launcher_cannot_do_the_compiler_does,
+        launchers::warnings_of_preprocessed_text_are_checked_here,
+        launchers::another_compilers_work_is_not_taken,
+        launchers::what_the_assembler_reads_is_never_stale,
+        launchers::a_launcher_that_is_not_there_says_what_to_do,
     ];
+    let ccache = "launchers::ccache_is_used_and_gives_the_same";
+    trials.push(Trial::ignorable_test(ccache, launchers::ccache_is_used_and_gives_the_same));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

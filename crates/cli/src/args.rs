@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
-use xsplice_build::Adjust;
+use xsplice_build::{Adjust, Launcher, Preset};
 use xsplice_verify::XenVersion;
 
 /// Turn a source patch for the Xen hypervisor into a live patch.
@@ -59,8 +60,16 @@ pub(crate) enum CacheAction {
     Path,
 }
 
-/// Variables that say which programs a build calls, and for what: those lead to the wrapper.
-const OWN_VARIABLES: &[&str] = &["CC", "LD", "OBJCOPY", "AR", "XEN_TARGET_ARCH"];
+/// Variables that are not the user's to set by name, each with what to do instead.
+const OWN_VARIABLES: &[(&str, &str)] = &[
+    ("CC", "--cc chooses the compiler"),
+    ("LD", "--ld chooses the linker"),
+    ("OBJCOPY", "--cross-compile chooses the tools"),
+    ("AR", "--cross-compile chooses the tools"),
+    ("HOSTCC", "--host-cc chooses the compiler of the build's own programs"),
+    ("CROSS_COMPILE", "--cross-compile chooses the tools"),
+    ("KCONFIG_CONFIG", "--config gives the configuration"),
+];
 
 /// `NAME=VALUE`, for make.
 fn make_var(text: &str) -> Result<(String, String), String> {
@@ -69,8 +78,11 @@ fn make_var(text: &str) -> Result<(String, String), String> {
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(named) {
         return Err("the name of a variable has letters, digits and _".to_owned());
     }
-    if OWN_VARIABLES.contains(&name) {
-        return Err(format!("{name} is xsplice's to set; --cc chooses the compiler"));
+    if let Some((_, instead)) = OWN_VARIABLES.iter().find(|(own, _)| *own == name) {
+        return Err(format!("{name} is xsplice's to set; {instead}"));
+    }
+    if name == "XEN_TARGET_ARCH" && value != "x86_64" {
+        return Err(format!("payloads are made for x86_64 only, not for {value}"));
     }
     Ok((name.to_owned(), value.to_owned()))
 }
@@ -84,6 +96,36 @@ fn adjust(text: &str) -> Result<Adjust, String> {
     }
 }
 
+/// A size in bytes: a number, and K, M, G or T for powers of 1024.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let power = match &text[number.len()..].to_ascii_uppercase()[..] {
+        "" | "B" => 0,
+        "K" | "KIB" => 1,
+        "M" | "MIB" => 2,
+        "G" | "GIB" => 3,
+        "T" | "TIB" => 4,
+        unit => return Err(format!("{unit} is no unit: K, M, G and T are")),
+    };
+    let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let number: Option<u64> = digits.then(|| number.parse().ok()).flatten();
+    number
+        .and_then(|number| number.checked_mul(1 << (10 * power)))
+        .ok_or_else(|| "a size is a whole number with K, M, G or T, such as 500M".to_owned())
+}
+
+/// The name of a launcher.
+fn known_launcher() -> impl TypedValueParser<Value = Launcher> {
+    PossibleValuesParser::new(Launcher::ALL.map(Launcher::name))
+        .try_map(|name| Launcher::named(&name).ok_or("no such launcher"))
+}
+
+/// The name of a preset.
+fn known_preset() -> impl TypedValueParser<Value = Preset> {
+    PossibleValuesParser::new(Preset::ALL.map(Preset::name))
+        .try_map(|name| Preset::named(&name).ok_or("no such preset"))
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Build {
     /// Xen source tree: the folder that holds xen/. Only read
@@ -92,9 +134,9 @@ pub(crate) struct Build {
     /// Patch to apply; several are applied in order as one change; - reads standard input
     #[arg(long = "patch", short, value_name = "PATCH", required = true)]
     pub(crate) patches: Vec<PathBuf>,
-    /// Configuration of the shipped hypervisor (its .config)
-    #[arg(long, short, value_name = "CONFIG")]
-    pub(crate) config: PathBuf,
+    /// Configuration of the shipped hypervisor (its .config); with --preset debian by default debian/xen-kconfig
+    #[arg(long, short, value_name = "CONFIG", required_unless_present = "preset")]
+    pub(crate) config: Option<PathBuf>,
     /// Folder for the payload, the report and the logs
     #[arg(long, short, value_name = "OUT")]
     pub(crate) output: PathBuf,
@@ -125,6 +167,31 @@ pub(crate) struct Build {
     /// never; never adds no flag at all, not even -g
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = adjust)]
     pub(crate) build_adjust: Adjust,
+    /// Set what a distribution's packaging in the tree sets: compiler, flags, build metadata; other options go first
+    #[arg(long, value_name = "NAME", value_parser = known_preset())]
+    pub(crate) preset: Option<Preset>,
+    /// Compiler of the programs that the build itself runs; by default gcc
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) host_cc: Option<String>,
+    /// Linker of the hypervisor; by default ld
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) ld: Option<String>,
+    /// What the names of all tools for the hypervisor begin with, such as x86_64-linux-gnu-; --cc and --ld go first
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) cross_compile: Option<String>,
+    /// Shell command to run once in the private copy of the tree, before it is configured
+    #[arg(long, value_name = "CMD")]
+    pub(crate) prepare: Option<String>,
+    /// Program to put in front of the hypervisor's compiler; distcc and icecc send source to other machines
+    #[arg(long, value_name = "PROGRAM", value_parser = known_launcher())]
+    pub(crate) launcher: Option<Launcher>,
+    /// Keep nothing: build in a temporary folder, which is removed in the end
+    #[arg(long, conflicts_with = "cache_limit")]
+    pub(crate) no_cache: bool,
+    /// Size that the kept builds may have, such as 500M or 20G; those used longest ago are removed after the run.
+    /// By default $XSPLICE_CACHE_LIMIT, else 10G
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) cache_limit: Option<u64>,
     /// How many compilers may run at once; by default one per processor
     #[arg(long, short, value_name = "N")]
     pub(crate) jobs: Option<std::num::NonZeroUsize>,

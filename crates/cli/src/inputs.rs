@@ -113,7 +113,7 @@ pub(crate) fn resolve(args: &Build) -> Result<Inputs, Problems> {
     let (Some(name), true) = (name, problems.0.is_empty()) else { return Err(problems) };
     Ok(Inputs {
         tree: args.tree.clone(),
-        config: args.config.clone(),
+        config: args.config.clone().unwrap_or_else(|| args.tree.join(xsplice_build::DEBIAN_CONFIG)),
         output: args.output.clone(),
         name,
         patches: patches.into_iter().flatten().collect(),

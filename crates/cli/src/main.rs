@@ -10,6 +10,7 @@ mod inputs;
 mod output;
 mod pause;
 mod pipeline;
+mod place;
 mod progress;
 mod render;
 mod report;

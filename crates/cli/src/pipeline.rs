@@ -7,8 +7,8 @@ use rayon::prelude::*;
 use xsplice_build::{BaseObject, CapturedBuild, CapturedObject, Planned, Request};
 use xsplice_diff::{InitChange, Input, Loader, ObjectPair};
 use xsplice_link::{FuncsLayout, Ids, Metadata};
-use xsplice_objects::{HookKind, Object};
-use xsplice_report::{Outcome, Problems};
+use xsplice_objects::{HookKind, Hypervisor, Object};
+use xsplice_report::{Diagnostic, Outcome, Problems};
 
 use crate::codes;
 use crate::inputs::{self, Inputs, Symbols};
@@ -40,6 +40,9 @@ pub(crate) fn run(
     pause::at("build");
     let captured = xsplice_build::build(plan, progress)?;
     note_build(&captured, report);
+    if let Some(named) = inputs.symbols.as_ref().and_then(|shipped| compiler_in_code(&shipped.hypervisor)) {
+        report.findings.problems.extend(other_compiler(&named, &captured.compiler));
+    }
     let symbols = symbols(inputs, &captured)?;
     let symbols = symbols.as_ref().or(inputs.symbols.as_ref());
     progress.say("comparing objects");
@@ -169,6 +172,7 @@ fn note_build(captured: &CapturedBuild, report: &mut Report) {
     report.original = Some(captured.original.clone());
     report.build_system = Some(captured.build_system);
     report.compiler.clone_from(&captured.compiler);
+    report.metadata.clone_from(&captured.metadata);
     report.findings.problems.extend(captured.warnings.clone());
     for object in captured.objects.iter().filter(|object| !is_compared(object)) {
         report.findings.init_changes.push(InitChange {
@@ -177,6 +181,25 @@ fn note_build(captured: &CapturedBuild, report: &mut Report) {
             what: "not part of the hypervisor that runs after boot".into(),
         });
     }
+}
+
+/// The compiler that a hypervisor names in its code, where it has no `.comment` to compare objects with.
+fn compiler_in_code(shipped: &Hypervisor) -> Option<String> {
+    shipped.returned_texts().remove("xen_compiler").filter(|_| shipped.compilers().is_empty())
+}
+
+/// Whether two compilers say of themselves (`--version`) that they are different ones.
+fn other_compiler(shipped: &str, used: &str) -> Option<Diagnostic> {
+    // The first word is the name by which it was called.
+    let version = |text: &str| text.split_once(' ').map_or(text, |(_, rest)| rest).trim().to_owned();
+    (version(shipped) != version(used)).then(|| {
+        Diagnostic::new(
+            xsplice_diff::codes::OTHER_COMPILER,
+            format!("the objects were made by {used}, and the shipped hypervisor by {shipped}"),
+        )
+        .why("Functions of the touched objects are compared with the shipped ones; what another compiler made of the rest is not known.")
+        .advice("Install the compiler of the shipped build, and choose it with --cc.")
+    })
 }
 
 /// For each touched file why it leaves nothing to patch.
@@ -208,5 +231,19 @@ pub(crate) fn end_of(problems: &Problems) -> Outcome {
     match problems.outcome() {
         Outcome::Done => Outcome::Failed,
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compilers_are_told_apart_by_more_than_their_names() {
+        let debian = "x86_64-linux-gnu-gcc (Debian 12.2.0-14+deb12u1) 12.2.0";
+        assert_eq!(other_compiler(debian, "gcc (Debian 12.2.0-14+deb12u1) 12.2.0"), None);
+        let problem = other_compiler(debian, "gcc (Debian 12.2.0-14) 12.2.0").unwrap();
+        assert_eq!(problem.code, xsplice_diff::codes::OTHER_COMPILER);
+        assert!(problem.what.contains(debian) && problem.advice.contains("--cc"), "{problem:?}");
     }
 }

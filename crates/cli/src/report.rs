@@ -1,9 +1,10 @@
 //! The one report of a run: `report.json` as it is, and what the terminal shows of it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
-use xsplice_build::{BuildSystem, ConfigChange, LineNumbers, Original, TouchedFile, Way};
+use xsplice_build::{BuildSystem, ConfigChange, LineNumbers, Original, PresetFacts, TouchedFile, Way};
 use xsplice_diff::{Changes, Hook, InitChange, PieceKind, Replacement, ThroughOriginal};
 use xsplice_link::Ids;
 use xsplice_report::{Because, Outcome, Place, Problems};
@@ -29,6 +30,15 @@ pub(crate) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) payload: Option<PayloadFacts>,
     pub(crate) compiler: String,
+    /// What was run in the private copy of the tree before it was configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prepare: Option<String>,
+    /// What was taken from the packaging in the tree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) preset: Option<PresetFacts>,
+    /// What the private builds say about themselves as the shipped hypervisor does, by macro of xen/compile.h; the rest
+    /// are defaults.
+    pub(crate) metadata: BTreeMap<String, String>,
     /// Every file that the patches touch, and what became of it.
     pub(crate) touched: Vec<TouchedFile>,
     pub(crate) config_changes: Vec<ConfigChange>,
@@ -121,6 +131,9 @@ impl Report {
             patches,
             payload: None,
             compiler: String::new(),
+            prepare: None,
+            preset: None,
+            metadata: BTreeMap::new(),
             touched: Vec::new(),
             config_changes: Vec::new(),
             line_numbers: LineNumbers::default(),

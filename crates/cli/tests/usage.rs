@@ -38,6 +38,26 @@ fn each_mistake_has_its_message_and_code() {
             1,
             "CC is xsplice's to set; --cc chooses the compiler",
         ),
+        (
+            with(&["-p", "-", "--make-var", "HOSTCC=clang"]),
+            1,
+            "HOSTCC is xsplice's to set; --host-cc chooses",
+        ),
+        (with(&["-p", "-", "--make-var", "KCONFIG_CONFIG=x"]), 1, "--config gives the configuration"),
+        (
+            with(&["-p", "-", "--make-var", "XEN_TARGET_ARCH=arm64"]),
+            1,
+            "payloads are made for x86_64 only, not for arm64",
+        ),
+        (with(&["-p", "-", "--make-var", "XEN_TARGET_ARCH=x86_64"]), 1, "has no name [usage]"),
+        (with(&["-p", "fix.patch", "--preset", "suse"]), 1, "possible values: debian"),
+        (vec!["build", "-s", "tree", "-p", "fix.patch", "-o", "out"], 1, "--config <CONFIG>"),
+        (
+            [&with(&["-p", "fix.patch", "--preset", "debian"])[..], &ids].concat(),
+            1,
+            "the packaging cannot be read",
+        ),
+        (with(&["-p", "-", "--launcher", "tcc"]), 1, "ccache, sccache, distcc, icecc"),
         (with(&["-p", "none.patch"]), 1, "error: cannot read the patch: "),
         (
             with(&["-p", "fix.patch", "--name", "a b"]),
@@ -236,4 +256,124 @@ fn kept_builds_are_listed_and_removed() {
     assert_eq!(said(&["cache", "clear"]), format!("removed {line}\n"));
     assert!(!build.exists());
     assert_eq!(said(&["cache", "clear"]), "");
+}
+
+/// A tree whose make does what `configure` says, and then fails.
+fn tree_that_fails(folder: &std::path::Path, configure: &str) {
+    let file = |path: &str, text: &str| {
+        let path = folder.join("tree").join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, text).expect("a file");
+    };
+    file("Config.mk", "");
+    file("xen/Makefile", &format!("olddefconfig:\n\t{configure}\n"));
+    file("xen/common/a.c", "int a;\n");
+}
+
+const BUILD: [&str; 13] = [
+    "build",
+    "-s",
+    "tree",
+    "-c",
+    "config",
+    "-o",
+    "out",
+    "-p",
+    "fix.patch",
+    "--depends",
+    ID,
+    "--xen-depends",
+    ID,
+];
+
+#[test]
+fn without_a_cache_nothing_is_kept() {
+    let dir = folder();
+    tree_that_fails(dir.path(), "pwd > $(FOUND); false");
+    let found = dir.path().join("found");
+    let ran = xsplice(
+        dir.path(),
+        &[&BUILD[..], &["--no-cache", "--make-var", &format!("FOUND={}", found.display())]].concat(),
+    );
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("[make-failed]"), "{}", ran.stderr);
+    let place = fs::read_to_string(&found).expect("make was called");
+    let place = std::path::Path::new(place.trim());
+    assert!(place.ends_with("tree/xen") && !place.exists(), "{}", place.display());
+    // .../xsplice-XXXXXX/bases/KEY/tree/xen
+    let folder = place.ancestors().nth(4).expect("a folder");
+    let name = folder.file_name().expect("a name").to_string_lossy();
+    assert!(name.starts_with("xsplice-") && !folder.exists(), "{}", folder.display());
+    assert!(!dir.path().join("cache").exists());
+}
+
+#[test]
+fn without_a_cache_a_killed_run_keeps_nothing() {
+    for signal in ["INT", "TERM", "KILL"] {
+        let dir = folder();
+        tree_that_fails(dir.path(), "pwd > $(FOUND).new; mv $(FOUND).new $(FOUND); sleep 60");
+        let found = dir.path().join("found");
+        let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_xsplice"))
+            .args(BUILD)
+            .args(["--no-cache", "--make-var", &format!("FOUND={}", found.display())])
+            .current_dir(dir.path())
+            .env("XSPLICE_CACHE", dir.path().join("cache"))
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("it starts");
+        let wait = |what: &str, done: &dyn Fn() -> bool| {
+            let began = std::time::Instant::now();
+            while !done() {
+                assert!(began.elapsed().as_secs() < 20, "{signal}: {what}");
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        };
+        wait("make was not called", &|| found.is_file());
+        let place = fs::read_to_string(&found).expect("a path");
+        let place = std::path::Path::new(place.trim()).ancestors().nth(4).expect("a folder").to_owned();
+        assert!(place.is_dir());
+        let killed = std::process::Command::new("kill").args(["-s", signal, &run.id().to_string()]).status();
+        assert!(killed.expect("kill").success());
+        run.wait().expect("it ends");
+        wait("the folder is still there", &|| !place.exists());
+    }
+}
+
+#[test]
+fn kept_builds_over_the_limit_go_after_a_run() {
+    let dir = folder();
+    tree_that_fails(dir.path(), "false");
+    let bases = dir.path().join("cache/bases");
+    let make = |key: &str, age: u64| {
+        fs::create_dir_all(bases.join(key).join("tmp")).expect("a folder");
+        fs::write(bases.join(key).join("a.o"), vec![0; 1 << 20]).expect("a file");
+        let time = std::time::SystemTime::now() - std::time::Duration::from_secs(age);
+        let tmp = fs::File::open(bases.join(key).join("tmp")).expect("a folder");
+        tmp.set_times(fs::FileTimes::new().set_modified(time)).expect("a time");
+    };
+    make("old", 7200);
+    make("new", 3600);
+    let has = |key: &str| bases.join(key).is_dir();
+    assert_eq!(xsplice(dir.path(), &BUILD).code, 1);
+    assert!(has("old") && has("new"), "they fit");
+    let ran = xsplice(dir.path(), &[&BUILD[..], &["--cache-limit", "1500K"]].concat());
+    assert!(!has("old") && has("new"), "{}", ran.stderr);
+    let ran = xsplice(dir.path(), &[&BUILD[..], &["--cache-limit", "0"]].concat());
+    assert!(!has("new"), "{}", ran.stderr);
+    for (args, text) in [
+        (&["--cache-limit", "1X"][..], "X is no unit"),
+        (&["--cache-limit", "1G", "--no-cache"][..], "cannot be used with"),
+    ] {
+        let ran = xsplice(dir.path(), &[&BUILD[..], args].concat());
+        assert!(ran.code == 1 && ran.stderr.contains(text), "{}", ran.stderr);
+    }
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_xsplice"))
+        .args(BUILD)
+        .current_dir(dir.path())
+        .env("XSPLICE_CACHE", dir.path().join("cache"))
+        .env("XSPLICE_CACHE_LIMIT", "much")
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.code() == Some(1) && said.contains("XSPLICE_CACHE_LIMIT=much"), "{said}");
 }

@@ -34,6 +34,17 @@ pub const GLOBAL: Recipe = Recipe {
     }],
 };
 
+/// A function of the source that holds what the build says about itself.
+pub const VERSION_C: Recipe = Recipe {
+    name: "version-c",
+    what: "Deny in other words",
+    edits: &[Edit {
+        file: "xen/common/version.c",
+        at: At::Body("xen_deny"),
+        text: "    return \"<refused>\";\n",
+    }],
+};
+
 /// A changed static function, in a file that is compiled once.
 pub const STATIC: Recipe = Recipe {
     name: "static-function",

@@ -172,11 +172,140 @@ impl Hypervisor {
         self.init.is_some_and(|(begin, end)| (begin..end).contains(&address))
     }
 
+    /// What functions return that do nothing but return the address of a text, by their names: those of
+    /// xen/common/version.c are of that kind. Local functions and texts that are not ASCII are left out.
+    pub fn returned_texts(&self) -> BTreeMap<String, String> {
+        let functions = self.symbols.iter().filter(|symbol| symbol.function && !symbol.local);
+        let texts = functions.filter_map(|symbol| {
+            let size = usize::try_from(symbol.size).ok().filter(|&size| size <= LONGEST_RETURN)?;
+            let text = returned_address(self.bytes(symbol.address, size)?, symbol.address)?;
+            let unique = self.unique(&symbol.name).is_some();
+            Some((symbol.name.clone(), self.text(text).filter(|_| unique)?))
+        });
+        texts.collect()
+    }
+
+    /// The text at an address, up to its NUL.
+    fn text(&self, address: u64) -> Option<String> {
+        let (start, data) = self.contents.iter().find(|(start, data)| {
+            address.checked_sub(*start).is_some_and(|offset| offset < data.len() as u64)
+        })?;
+        let bytes = data.get(usize::try_from(address - start).ok()?..)?;
+        let end = bytes.iter().take(LONGEST_TEXT).position(|&byte| byte == 0)?;
+        let text = std::str::from_utf8(&bytes[..end]).ok()?;
+        text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()).then(|| text.to_owned())
+    }
+
     /// Bytes of the image at an address; `None` where the file does not hold all of them.
     pub fn bytes(&self, address: u64, len: usize) -> Option<&[u8]> {
         self.contents.iter().find_map(|(start, data)| {
             let offset = usize::try_from(address.checked_sub(*start)?).ok()?;
             data.get(offset..offset.checked_add(len)?)
         })
+    }
+}
+
+/// The longest function that only returns an address, in bytes: ENDBR64, a frame, LEA, the way back, padding.
+const LONGEST_RETURN: usize = 64;
+/// The longest text that is looked for, in bytes with its NUL.
+const LONGEST_TEXT: usize = 512;
+
+/// The address that a function at `start` returns if it does nothing else: `lea ADDRESS(%rip),%rax` and a return, which
+/// may be a jump to the thunk that stands for it. Encodings: Intel's manual, volume 2 (ENDBR64, LEA, POP, RET, JMP).
+fn returned_address(code: &[u8], start: u64) -> Option<u64> {
+    const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
+    const FRAME: &[u8] = &[0x55, 0x48, 0x89, 0xe5];
+    const LEA: &[u8] = &[0x48, 0x8d, 0x05];
+    let rest = code.strip_prefix(ENDBR64).unwrap_or(code);
+    let framed = rest.strip_prefix(FRAME);
+    let rest = framed.unwrap_or(rest).strip_prefix(LEA)?;
+    let (distance, rest) = rest.split_first_chunk::<4>()?;
+    let after = start.checked_add((code.len() - rest.len()) as u64)?;
+    let rest = match framed {
+        Some(_) => rest.strip_prefix(&[0x5d])?,
+        None => rest,
+    };
+    let returns = match rest {
+        [0xc3, ..] | [0xf3, 0xc3, ..] => true,
+        // To another function: a thunk is not part of this one.
+        [0xe9, a, b, c, d, ..] => {
+            let from = start.checked_add((code.len() - rest.len()) as u64 + 5)?;
+            let to = from.wrapping_add_signed(i64::from(i32::from_le_bytes([*a, *b, *c, *d])));
+            !(start..start.checked_add(code.len() as u64)?).contains(&to)
+        }
+        _ => false,
+    };
+    returns.then(|| after.wrapping_add_signed(i64::from(i32::from_le_bytes(*distance))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_that_only_returns_an_address_is_read() {
+        let lea = "48 8d 05 10 00 00 00";
+        let bytes = |text: &str| -> Vec<u8> {
+            text.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+        };
+        for (code, address) in [
+            (format!("{lea} c3"), Some(0x1017)),
+            (format!("f3 0f 1e fa {lea} c3 90 90"), Some(0x101b)),
+            (format!("{lea} e9 00 f0 ff ff"), Some(0x1017)),
+            (format!("f3 0f 1e fa 55 48 89 e5 {lea} 5d c3"), Some(0x101f)),
+            ("48 8d 05 f0 ff ff ff f3 c3".to_owned(), Some(0xff7)),
+            // Back to its own start, another register, more to do, cut off, nothing.
+            (format!("{lea} e9 f4 ff ff ff"), None),
+            ("48 8d 3d 10 00 00 00 c3".to_owned(), None),
+            (format!("{lea} 48 89 c7 c3"), None),
+            (format!("55 48 89 e5 {lea} c3"), None),
+            (lea.to_owned(), None),
+            ("48 8d 05 10".to_owned(), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(returned_address(&bytes(&code), 0x1000), address, "{code}");
+        }
+    }
+
+    #[test]
+    fn texts_of_functions_are_read_from_the_image() {
+        let function = |name: &str, address: u64, local: bool| Shipped {
+            name: name.to_owned(),
+            address,
+            size: 8,
+            function: true,
+            local,
+        };
+        let symbols = vec![
+            function("when", 0x1000, false),
+            function("empty", 0x1008, false),
+            function("endless", 0x1010, false),
+            function("a.c#local", 0x1000, true),
+            function("twice", 0x1000, false),
+            function("twice", 0x1008, false),
+            function("outside", 0x9000, false),
+        ];
+        let mut code = Vec::new();
+        for distance in [0xff9, 0xff6, 0xff0] {
+            code.extend([0x48, 0x8d, 0x05]);
+            code.extend(i32::to_le_bytes(distance));
+            code.push(0xc3);
+        }
+        let mut by_name: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (index, symbol) in symbols.iter().enumerate() {
+            by_name.entry(symbol.name.clone()).or_default().push(index);
+        }
+        let hypervisor = Hypervisor {
+            symbols,
+            by_name,
+            build_id: Vec::new(),
+            init: None,
+            contents: vec![(0x1000, code), (0x2000, b"Mon 1\0\0x".to_vec())],
+            compilers: BTreeSet::new(),
+        };
+        // `when` 0x1000 + 7 + 0xff9, `empty` 0x1008 + 7 + 0xff6, `endless` 0x1010 + 7 + 0xff0.
+        let texts: Vec<_> = hypervisor.returned_texts().into_iter().collect();
+        let pair = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        assert_eq!(texts, [pair("empty", ""), pair("when", "Mon 1")]);
     }
 }

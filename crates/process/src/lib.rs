@@ -12,7 +12,9 @@ mod group;
 mod job;
 mod passthrough;
 mod signals;
+mod sweep;
 
 pub use job::{Error, Finished, Job, Running, Sink};
 pub use passthrough::{Passed, exec, pass_through};
 pub use signals::{catch_signals, interrupted};
+pub use sweep::Swept;

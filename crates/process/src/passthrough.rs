@@ -22,17 +22,25 @@ pub struct Passed {
     pub stderr: Vec<u8>,
 }
 
-/// Runs `program` in this process's group, with its standard input and output, and collects standard error.
+/// Runs `program` in this process's group, with its standard input and output, and collects standard error. It has
+/// this process's environment with `changes`: a variable without a value is taken away.
 ///
 /// # Errors
 /// When it cannot be started, or waiting fails.
-pub fn pass_through(program: impl AsRef<OsStr>, args: &[OsString]) -> io::Result<Passed> {
-    let child = Command::new(program)
-        .args(args)
-        .stdin(Stdio::inherit())
-        .stdout(Stdio::inherit())
-        .stderr(Stdio::piped())
-        .spawn()?;
+pub fn pass_through(
+    program: impl AsRef<OsStr>,
+    args: &[OsString],
+    changes: &[(OsString, Option<OsString>)],
+) -> io::Result<Passed> {
+    let mut command = Command::new(program);
+    for (name, value) in changes {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let child =
+        command.args(args).stdin(Stdio::inherit()).stdout(Stdio::inherit()).stderr(Stdio::piped()).spawn()?;
     let output = child.wait_with_output()?;
     let code = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
     Ok(Passed { code, stderr: output.stderr })

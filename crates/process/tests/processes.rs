@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use xsplice_process::{Error, Job};
+use xsplice_process::{Error, Job, Swept};
 
 #[test]
 fn output_and_exit_code_are_those_of_the_program() {
@@ -64,4 +64,41 @@ fn tempfile_dir(name: &str) -> std::path::PathBuf {
     let dir = std::env::temp_dir().join(format!("xsplice-process-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     dir
+}
+
+#[test]
+fn a_swept_folder_goes_with_its_value_and_with_the_process() {
+    if let Ok(folder) = std::env::var("XSPLICE_TEST_SWEPT") {
+        let _swept = Swept::new(folder).unwrap();
+        std::thread::sleep(Duration::from_secs(30));
+        return;
+    }
+    let make = |name: &str| {
+        let folder = tempfile_dir(name).join("a folder with $(odd) 'words'");
+        std::fs::create_dir_all(folder.join("below")).unwrap();
+        std::fs::write(folder.join("below/file"), "x").unwrap();
+        folder
+    };
+    let folder = make("dropped");
+    let swept = Swept::new(&folder).unwrap();
+    assert!(swept.path().join("below/file").is_file());
+    drop(swept);
+    assert!(!folder.exists() && folder.parent().unwrap().is_dir());
+
+    let folder = make("killed");
+    let me = std::env::current_exe().unwrap();
+    let mut child = std::process::Command::new(me)
+        .args(["--exact", "a_swept_folder_goes_with_its_value_and_with_the_process", "--nocapture"])
+        .env("XSPLICE_TEST_SWEPT", &folder)
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(folder.is_dir());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let begin = Instant::now();
+    while folder.exists() && begin.elapsed() < Duration::from_secs(5) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!folder.exists(), "it survived the death of the process that wanted it");
 }

@@ -1,6 +1,8 @@
 //! `xsplice build`.
 
-use xsplice_build::Request;
+use std::path::Path;
+
+use xsplice_build::{Launch, Request, Toolchain};
 use xsplice_link::Ids;
 use xsplice_report::{Outcome, Problems};
 
@@ -9,6 +11,7 @@ use crate::codes;
 use crate::inputs::{self, Inputs};
 use crate::output::Output;
 use crate::pipeline;
+use crate::place::BuildPlace;
 use crate::progress::Progress;
 use crate::report::{PayloadFacts, Report};
 use crate::stages::Verified;
@@ -28,9 +31,18 @@ pub(crate) fn run(args: &Build, quiet: bool, json: bool) -> Outcome {
     };
     let mut report =
         Report::new(&inputs.name, inputs.patches.iter().map(|patch| patch.name.clone()).collect());
+    report.prepare.clone_from(&args.prepare);
     let progress = Progress::new(quiet);
-    let built = request(&inputs).and_then(|request| pipeline::run(&inputs, request, &progress, &mut report));
+    let mut build = |place: &BuildPlace| {
+        let request = request(args, &inputs, place.path(), &mut report)?;
+        pipeline::run(&inputs, request, &progress, &mut report)
+    };
+    let (built, left) = match BuildPlace::of(args) {
+        Ok(place) => (build(&place), place.leave()),
+        Err(problems) => (Err(problems), None),
+    };
     progress.finish();
+    report.findings.problems.extend(left);
     let payload = conclude(built, &inputs, &output, &mut report);
     if let Err(problem) = output.write_report(&report) {
         report.findings.problems.push(problem);
@@ -75,8 +87,7 @@ fn not_begun(args: &Build, problems: Problems, json: bool) -> Outcome {
     outcome
 }
 
-fn request(inputs: &Inputs) -> Result<Request, Problems> {
-    let cache = xsplice_boot::default_cache()?;
+fn request(args: &Build, inputs: &Inputs, cache: &Path, report: &mut Report) -> Result<Request, Problems> {
     let wrapper = std::env::current_exe().map_err(|error| {
         xsplice_report::Diagnostic::new(
             codes::INPUT_UNREADABLE,
@@ -91,9 +102,26 @@ fn request(inputs: &Inputs) -> Result<Request, Problems> {
     request.adjust = inputs.adjust;
     request.want_symbols = inputs.symbols.is_none();
     request.make_vars.clone_from(&inputs.make_vars);
-    if let Some(cc) = &inputs.cc {
-        request.toolchain.cc.clone_from(cc);
+    if let Some(preset) = args.preset {
+        report.preset = Some(preset.apply(&mut request)?);
     }
+    if let Some(prefix) = &args.cross_compile {
+        request.toolchain = Toolchain::prefixed(prefix);
+    }
+    for (given, tool) in [
+        (&inputs.cc, &mut request.toolchain.cc),
+        (&args.ld, &mut request.toolchain.ld),
+        (&args.host_cc, &mut request.toolchain.host_cc),
+    ] {
+        if let Some(given) = given {
+            tool.clone_from(given);
+        }
+    }
+    if let Some(symbols) = &inputs.symbols {
+        request.shipped_texts = symbols.hypervisor.returned_texts();
+    }
+    request.prepare.clone_from(&args.prepare);
+    request.launcher = args.launcher.map(Launch::from);
     Ok(request)
 }
 

@@ -8,6 +8,7 @@
 mod answers;
 mod boots;
 mod killed;
+mod launchers;
 mod refusals;
 mod same;
 mod setup;
@@ -42,14 +43,18 @@ const TESTS: &[(&str, Test)] = &[
     ("nothing::init_only", || refusals::nothing(&recipes::INIT, "boot")),
     ("nothing::tools_only", || refusals::nothing(&recipes::TOOLS, "tool")),
     ("nothing::another_architecture_only", || refusals::nothing(&recipes::ELSEWHERE, "arch")),
+    ("base::what_the_build_says_about_itself_is_the_shipped", same::version_c),
     ("same_bytes::with_one_job", same::same_bytes_with_one_job),
     ("same_bytes::with_empty_caches_elsewhere_after_a_killed_build", same::same_bytes),
     ("same_bytes::of_a_whole_original", same::same_bytes_of_a_whole_original),
     ("same_bytes::without_git", same::no_git),
     ("same_bytes::after_a_full_disk", same::full_disk),
+    ("same_bytes::with_ccache", launchers::ccache),
+    ("same_bytes::with_distcc", launchers::distcc),
     ("tree::of_another_owner_and_not_writable", same::foreign_owner),
     ("tree::on_a_read_only_mount", same::read_only_mount),
     ("whole::each_object_of_debians_xen_against_itself", whole::debian),
+    ("whole::debians_xen_by_its_preset_is_the_shipped_one", whole::preset),
     ("whole::a_function_of_xen_4_14_and_each_object_against_itself", whole::old),
 ];
 

@@ -1,12 +1,12 @@
 //! Whole builds: every object against itself, of Debian's Xen and of an older one, which also gets a payload.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use libtest_mimic::{Completion, Failed};
 use serde_json::Value;
 use xsplice_boot::{OLD_XEN_CC, OldXen};
-use xsplice_build::{Request, Silent};
+use xsplice_build::{Adjust, Preset, Request, Silent};
 use xsplice_e2e::{recipes, unchanged};
 use xsplice_report::Problems;
 
@@ -45,8 +45,65 @@ pub fn debian() -> Outcome {
         let debian = &setup.debian;
         let mut request = request(setup, debian.source_tree.clone(), debian.config.clone());
         request.want_symbols = false;
+        let shipped = fs_err::read(&debian.xen_syms).map_err(|error| error.to_string())?;
+        let shipped = xsplice_objects::Hypervisor::parse("xen-syms", &shipped).map_err(told)?;
+        request.shipped_texts = shipped.returned_texts();
         nothing_differs(request, 370)
     })
+}
+
+/// Debian's hypervisor from its source package by its preset: without any added flag the symbol file is the shipped
+/// one, byte for byte; with those that xsplice adds, what is loaded of it is, but for the build-id.
+pub fn preset() -> Outcome {
+    if std::env::var_os("XSPLICE_FULL").is_none_or(|value| value != "1") {
+        return Ok(Completion::ignored_with("it takes two whole builds; XSPLICE_FULL=1 runs it"));
+    }
+    setup::with(|setup| {
+        let debian = &setup.debian;
+        let read = |path: &Path| fs_err::read(path).map_err(|error| error.to_string());
+        let shipped = read(&debian.xen_syms)?;
+        let tree = &debian.source_tree;
+        let _shared = BUILDS.read().map_err(|error| error.to_string())?;
+        for adjust in [Adjust::Never, Adjust::Auto] {
+            let mut request = request(setup, tree.clone(), tree.join(xsplice_build::DEBIAN_CONFIG));
+            Preset::Debian.apply(&mut request).map_err(|problem| problem.what)?;
+            request.adjust = adjust;
+            let replay = xsplice_build::replay(request, &Silent).map_err(told)?;
+            if read(&replay.tree().join("xen/.config"))? != read(&debian.config)? {
+                return Err("the configuration is not the shipped one".to_owned());
+            }
+            let built = read(&replay.built_xen_syms().ok_or("there is no symbol file")?)?;
+            let same = match adjust {
+                Adjust::Never => built == shipped,
+                _ => loaded(&built, setup)? == loaded(&shipped, setup)?,
+            };
+            if !same {
+                return Err(format!("with flags added {adjust:?}, it is not the shipped one"));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The loaded sections of a symbol file, and the addresses and names of its symbols, as binutils tell.
+fn loaded(bytes: &[u8], setup: &Setup) -> Result<(String, Vec<u8>), String> {
+    let folder = tempfile::TempDir::new_in(&setup.work).map_err(|error| error.to_string())?;
+    let (file, flat) = (folder.path().join("xen-syms"), folder.path().join("flat"));
+    fs_err::write(&file, bytes).map_err(|error| error.to_string())?;
+    let run = |program: &str, args: &[&str]| {
+        let output = Command::new(program).args(args).arg(&file).output();
+        let output = output.map_err(|error| format!("{program}: {error}"))?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() { Ok(said) } else { Err(format!("{program} failed")) }
+    };
+    run("objcopy", &["--remove-section=.note.gnu.build-id", "--strip-debug"])?;
+    let symbols = run("nm", &["-n"])?;
+    let flat_path = flat.to_string_lossy().into_owned();
+    let copied = Command::new("objcopy").args(["-O", "binary"]).arg(&file).arg(&flat_path).status();
+    if !copied.is_ok_and(|status| status.success()) {
+        return Err("objcopy failed".to_owned());
+    }
+    fs_err::read(flat).map(|flat| (symbols, flat)).map_err(|error| error.to_string())
 }
 
 /// One changed function of Xen 4.14.6, with the compiler of its time; then its objects against themselves.
