@@ -4,7 +4,7 @@
 //! incremental ones, which is what livepatch-build-tools asks of make at its best; its wrapper and its differ are not
 //! counted.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -57,7 +57,17 @@ struct Desk {
     jobs: usize,
     /// The most memory that a run of xsplice itself had at any time, in KiB.
     memory: Cell<u64>,
+    /// When the first of the runs that had nothing kept came to each of [`MARKS`], in seconds from its start.
+    marks: RefCell<Vec<(&'static str, f64)>>,
 }
+
+/// What there is in the private copy when a step of a run with nothing kept has ended: its path there, and the step.
+const MARKS: [(&str, &str); 4] = [
+    ("xen/include/generated/autoconf.h", "sources copied and configured"),
+    ("xen/include/compat/xen.h", "headers for 32-bit guests made, without their checks"),
+    ("xen/include/compat/xlat.h", "those checks made, by shell scripts of the tree"),
+    ("xen/prelink.o", "every command asked for"),
+];
 
 /// XSA-488 on the stable-4.17 branch: 342 objects read its header, and one of them changes.
 const XSA_488: &str = "57d0c0cdde";
@@ -73,10 +83,10 @@ impl Bench {
         fs::create_dir_all(&self.work).map_err(text)?;
         let work = fs::canonicalize(&self.work).map_err(text)?;
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-        let desk = Desk { xsplice, work, debian, jobs, memory: Cell::new(0) };
+        let desk = Desk { xsplice, work, debian, jobs, memory: Cell::new(0), marks: RefCell::default() };
         let one_reader = self.xen_git.as_ref().map(|git| desk.mail(git, XSA_488)).transpose()?;
         let (rows, ratios) = desk.measure(self.runs.max(1), one_reader.as_deref())?;
-        let document = document(&rows, &ratios, jobs, desk.memory.get());
+        let document = document(&rows, &ratios, jobs, desk.memory.get()) + &profile(&desk.marks.borrow());
         print!("{document}");
         fs::write(&self.output, document).map_err(text)
     }
@@ -224,9 +234,13 @@ impl Desk {
             }
             let peak = std::fs::read_to_string(&status).ok().and_then(|text| high_water(&text)).unwrap_or(0);
             self.memory.set(self.memory.get().max(peak));
+            self.look(start);
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         let seconds = start.elapsed().as_secs_f64();
+        if self.marks.borrow().len() == MARKS.len() {
+            self.marks.borrow_mut().push(("compiled, compared, linked and verified", seconds));
+        }
         let finished = running.wait().map_err(|error| error.to_string())?;
         if finished.success() {
             return Ok(seconds);
@@ -247,6 +261,29 @@ fn median(runs: usize, mut run: impl FnMut(usize) -> Result<f64, String>) -> Res
     let mut seconds = (0..runs).map(&mut run).collect::<Result<Vec<f64>, String>>()?;
     seconds.sort_by(f64::total_cmp);
     Ok(seconds[seconds.len() / 2])
+}
+
+impl Desk {
+    /// Takes note of the next mark that a run with nothing kept has come to.
+    fn look(&self, start: Instant) {
+        let mut marks = self.marks.borrow_mut();
+        let Some((path, step)) = MARKS.get(marks.len()) else { return };
+        let bases = std::fs::read_dir(self.work.join("cache/bases")).into_iter().flatten().flatten();
+        if bases.map(|entry| entry.path().join("tree").join(path)).any(|path| path.exists()) {
+            marks.push((step, start.elapsed().as_secs_f64()));
+        }
+    }
+}
+
+/// Where the time of a run with nothing kept goes.
+fn profile(marks: &[(&str, f64)]) -> String {
+    let mut text = "\nOf the first run with nothing kept:\n\n| step | seconds |\n|---|--:|\n".to_owned();
+    let mut before = 0.0;
+    for (step, at) in marks {
+        let _ = writeln!(text, "| {step} | {:.2} |", at - before);
+        before = *at;
+    }
+    text
 }
 
 /// The most memory that a process ever had, in KiB, by its status in /proc (proc(5), `VmHWM`).
@@ -284,6 +321,12 @@ mod tests {
         assert!(text.contains("\n3 MiB."), "{text}");
         assert!(text.contains("| a | 1.23 | 3 |\n"), "{text}");
         assert!(text.contains("| x | 1.500 | 1.500 | kept |\n| y | 1.600 | 1.500 | missed |\n"), "{text}");
+    }
+
+    #[test]
+    fn a_profile_tells_differences() {
+        let text = profile(&[("a", 1.5), ("b", 1.75)]);
+        assert!(text.ends_with("| a | 1.50 |\n| b | 0.25 |\n"), "{text}");
     }
 
     #[test]
