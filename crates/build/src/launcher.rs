@@ -95,13 +95,16 @@ pub(crate) struct Ready {
 /// Where a user's settings, caches and sockets are looked for.
 const PLACES: &[&str] = &["HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"];
 
-/// Settings of ccache under which it might give another result than the compiler. Names of files are not made
-/// relative, the folder counts, nothing is overlooked, and another compiler is another one.
+/// Settings of ccache under which it might give another result than the compiler, or send source away unsaid. Names of
+/// files are not made relative, the folder counts, nothing is overlooked, another compiler is another one, and no other
+/// launcher comes after it.
 const STRICT: &[(&str, &str)] = &[
     ("CCACHE_BASEDIR", ""),
     ("CCACHE_HASHDIR", "1"),
     ("CCACHE_SLOPPINESS", ""),
     ("CCACHE_COMPILERCHECK", "mtime"),
+    ("CCACHE_PREFIX", ""),
+    ("CCACHE_PREFIX_CPP", ""),
 ];
 
 /// Options under which a compilation writes more than an object and dependencies, or means another language by a
@@ -416,7 +419,9 @@ mod tests {
         };
         let ccache = Ready::new(Launcher::Ccache, "ccache".into(), None);
         assert_eq!(value(&ccache, "HOME"), Some(std::env::var_os("HOME")));
-        assert_eq!(value(&ccache, "CCACHE_SLOPPINESS"), Some(Some("".into())));
+        for name in ["CCACHE_SLOPPINESS", "CCACHE_PREFIX"] {
+            assert_eq!(value(&ccache, name), Some(Some("".into())), "{name}");
+        }
         let distcc = Ready::new(Launcher::Distcc, "distcc".into(), None);
         assert_eq!(value(&distcc, "CCACHE_SLOPPINESS"), None);
         assert_eq!(value(&distcc, "TMPDIR"), Some(std::env::var_os("TMPDIR")));

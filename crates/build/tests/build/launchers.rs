@@ -22,7 +22,7 @@ fn with(lab: &Lab, launcher: Launcher, program: &str, patches: &[String]) -> Res
 }
 
 /// Path of an object, before and after.
-type Pair = (String, Option<Vec<u8>>, Option<Vec<u8>>);
+pub(crate) type Pair = (String, Option<Vec<u8>>, Option<Vec<u8>>);
 
 fn objects(built: &CapturedBuild) -> Vec<Pair> {
     let all = built.objects.iter();
@@ -160,7 +160,10 @@ pub(crate) fn ccache_is_used_and_gives_the_same() -> Result<Completion, Failed> 
         let complete = std::env::var_os("CI").is_some_and(|ci| ci == "true");
         return if complete { Err(why.into()) } else { Ok(Completion::ignored_with(why)) };
     }
-    let keep = "export CCACHE_DIR=ROOT/kept CCACHE_STATSLOG=ROOT/calls CCACHE_CONFIGPATH=/dev/null\nexec ccache \"$@\"";
+    // Settings of the user's under which another program would get the source, or the result be another one.
+    let keep = "export CCACHE_DIR=ROOT/kept CCACHE_STATSLOG=ROOT/calls CCACHE_CONFIGPATH=ROOT/settings.$$\n\
+                echo 'prefix_command = no-such-program' > ROOT/settings.$$\n\
+                echo 'base_dir = /' >> ROOT/settings.$$\nexec ccache \"$@\"";
     let (_, first) = same_as_without(Launcher::Ccache, keep);
     assert!(first.contains("cache_miss") && !first.contains("unsupported"), "{first}");
     // The same original in another cache folder of the same tree: another path, and another patch.

@@ -19,7 +19,7 @@ fn known(built: &CapturedBuild) -> Vec<&str> {
     built.base_objects.list().iter().map(|object| object.path.as_str()).collect()
 }
 
-fn bytes(built: &CapturedBuild) -> Vec<(String, Option<Vec<u8>>, Option<Vec<u8>>)> {
+fn bytes(built: &CapturedBuild) -> Vec<super::launchers::Pair> {
     let of = |object: &xsplice_build::CapturedObject| {
         (object.path.clone(), object.base.clone(), object.patched.clone())
     };
