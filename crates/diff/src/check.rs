@@ -8,6 +8,7 @@ use xsplice_report::{Diagnostic, Difference, Place, Problems};
 
 use crate::codes;
 use crate::hooks;
+use crate::host;
 use crate::items::ItemKind;
 use crate::pair::Parts;
 use crate::pieces::{PieceId, World};
@@ -69,6 +70,7 @@ impl Patchable {
         let functions = check_room(&selection, world, &mut problems);
         check_new_names(&selection, world, &mut problems);
         hooks::check(&selection, world, &mut problems);
+        host::check(&selection, world, &mut problems);
         problems.normalise();
         if problems.is_harmless() {
             Ok(Patchable { selection, functions, warnings: problems })

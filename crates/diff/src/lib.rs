@@ -5,6 +5,7 @@
 //! [`Patchable::check`]. Objects that the patch leaves alone join by [`add_users`]. Nothing here runs a program or reads a file.
 
 mod assembler;
+mod callgraph;
 mod changes;
 mod check;
 pub mod codes;
@@ -15,6 +16,7 @@ mod flow;
 mod flow_graph;
 mod guards;
 mod hooks;
+mod host;
 mod items;
 mod listing;
 mod meaning;
