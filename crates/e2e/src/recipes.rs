@@ -341,8 +341,8 @@ pub const MEANWHILE: Recipe = Recipe {
         },
         Edit {
             file: "xen/arch/x86/cpu/mcheck/mce.c",
-            at: At::Behind("mcheck_mca_logout", "mca_rdmsr(MSR_IA32_MCG_STATUS)"),
-            text: "    gstatus &= ~(1UL << 63);\n",
+            at: At::Behind("mcheck_mca_logout", "mc_flags = MC_FLAG_MCE"),
+            text: "        errcnt = 1;\n",
         },
         Edit {
             file: "xen/arch/x86/domain.c",
