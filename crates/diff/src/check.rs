@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use xsplice_objects::{Class, Hypervisor};
-use xsplice_report::{Diagnostic, Difference, Place, Problems};
+use xsplice_report::{Allowance, Diagnostic, Difference, Place, Problems};
 
 use crate::codes;
 use crate::hooks;
@@ -26,6 +26,7 @@ pub struct Patchable {
     selection: Selection,
     functions: Vec<Replacement>,
     warnings: Problems,
+    allowed: BTreeSet<String>,
 }
 
 /// A function to be replaced, with what the shipped hypervisor says of it.
@@ -71,9 +72,10 @@ impl Patchable {
         check_new_names(&selection, world, &mut problems);
         hooks::check(&selection, world, &mut problems);
         host::check(&selection, world, &mut problems);
+        let allowed = allow(&mut problems, world.allowed);
         problems.normalise();
         if problems.is_harmless() {
-            Ok(Patchable { selection, functions, warnings: problems })
+            Ok(Patchable { selection, functions, warnings: problems, allowed })
         } else {
             Err(problems)
         }
@@ -93,6 +95,26 @@ impl Patchable {
     pub fn warnings(&self) -> &Problems {
         &self.warnings
     }
+
+    /// The refusals that were let through, each as `CODE` or `CODE:SYMBOL`.
+    pub fn allowed(&self) -> &BTreeSet<String> {
+        &self.allowed
+    }
+}
+
+/// Makes warnings of the refusals that are allowed, and warns of allowances that fit none; gives what was let through,
+/// each as `CODE` or `CODE:SYMBOL`.
+pub fn allow(problems: &mut Problems, allowances: &[Allowance]) -> BTreeSet<String> {
+    let allowed = problems.allow(allowances);
+    for unused in allowed.unused {
+        problems.push(
+            Diagnostic::new(codes::ALLOW_UNUSED, format!("--allow {unused} let nothing through"))
+                .at(unused.name.map_or_else(Place::none, |name| Place::none().symbol(name)))
+                .why("No refusal of that code came up, or none about that name.")
+                .advice("Leave it out, or correct the name."),
+        );
+    }
+    allowed.refusals
 }
 
 /// What stands in the way whatever the hypervisor: changed layouts of types, or none to compare.

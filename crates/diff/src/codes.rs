@@ -168,6 +168,24 @@ pub const NO_DEBUG_INFO: Code = Code::failure(
     "An object has no readable debug information, so layouts cannot be compared.",
 );
 
+/// Something that the command line lets through, and that did not come up.
+pub const ALLOW_UNUSED: Code =
+    Code::warning("allow-unused", "A refusal that --allow is to let through did not come up.");
+
+/// Refusals that an expert may let through: a payload can be built, and the loader takes it. Whether the host
+/// survives it, or the fix works, is for somebody to judge who knows more than the objects tell.
+pub const ALLOWABLE: &[Code] = &[
+    LAYOUT_CHANGED,
+    DATA_CHANGED,
+    RODATA_ESCAPES,
+    RODATA_USERS,
+    BOOT_COLLECTED,
+    CRASH_AT_APPLY,
+    CRASH_AT_REVERT,
+    WAIT_PAIR,
+    ADDRESS_KEPT,
+];
+
 /// All of this crate's own.
 pub const ALL: &[Code] = &[
     DATA_CHANGED,
@@ -213,5 +231,6 @@ pub const ALL: &[Code] = &[
     STACK_PUT_AWAY,
     MACHINE_CHECK_PATH,
     TAKES_EFFECT_LATE,
+    ALLOW_UNUSED,
     NO_DEBUG_INFO,
 ];

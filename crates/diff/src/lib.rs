@@ -31,7 +31,7 @@ mod users;
 mod words;
 
 pub use changes::{ChangedData, ChangedFunction, Changes, NamedFunction};
-pub use check::{Patchable, Replacement, layout_problems};
+pub use check::{Patchable, Replacement, allow, layout_problems};
 pub use compare::{Compared, InitChange, Verdict};
 pub use entries::{Entries, Entry, Field, Spot};
 pub use items::{Item, ItemId, ItemKind, Items};
