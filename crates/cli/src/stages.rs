@@ -135,7 +135,7 @@ fn end_with_compare(
     allowed: &[Allowance],
     findings: &mut Findings,
 ) -> Result<(), Problems> {
-    let mut problems = layout_problems(parts);
+    let mut problems = layout_problems(parts, false);
     for pair in compared {
         problems.extend(pair.problems.clone());
     }

@@ -219,6 +219,36 @@ int get(struct thing *t) { return handle(t->b); }
     assert!(ran.stdout.starts_with("changed: get: "), "{}", ran.stdout);
 }
 
+/// A type of which there are only automatic variables, declared in a header or in the source.
+fn on_the_stack(file: &str) -> Desk {
+    Desk::pair(&format!(
+        r#"
+#include "hv.h"
+# 1 "{file}"
+struct context {{ int a;
+#ifdef PATCHED
+    int more;
+#endif
+    int b; }};
+# 10 "pair.c"
+static noinline int use(struct context *c) {{ return handle(c->b); }}
+int get(int a) {{ struct context c = {{ a, 2 }}; return use(&c); }}
+"#
+    ))
+}
+
+#[test]
+fn one_pair_does_not_show_who_else_has_a_type_of_a_header() {
+    for more in [&[][..], &["--xen-syms", "xen-syms"]] {
+        let ran = on_the_stack("include/xen/context.h").both(more);
+        assert_eq!(ran.code, 2, "{}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains("a pair of objects does not show those of others"), "{}", ran.stderr);
+        let ran = on_the_stack("pair.c").both(more);
+        assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+        assert!(!ran.stderr.contains("layout"), "{}", ran.stderr);
+    }
+}
+
 #[test]
 fn the_hypervisor_of_another_source_is_refused() {
     let desk = Desk::pair(CODE);

@@ -10,6 +10,7 @@ use crate::codes;
 use crate::hooks;
 use crate::host;
 use crate::items::ItemKind;
+use crate::layouts;
 use crate::pair::Parts;
 use crate::pieces::{PieceId, World};
 use crate::proof::{self, Proof};
@@ -62,8 +63,8 @@ impl Patchable {
     ) -> Result<Patchable, Problems> {
         let mut problems = selection.problems.clone();
         let mut unread = Unread::default();
+        layouts::check(parts, world.whole, &mut problems);
         for part in parts {
-            check_layouts(part, &mut problems);
             check_base(part, world, &mut unread, &mut problems);
         }
         unread.warn(&mut problems);
@@ -115,46 +116,6 @@ pub fn allow(problems: &mut Problems, allowances: &[Allowance]) -> BTreeSet<Stri
         );
     }
     allowed.refusals
-}
-
-/// What stands in the way whatever the hypervisor: changed layouts of types, or none to compare.
-pub fn layout_problems(parts: &[Parts<'_>]) -> Problems {
-    let mut problems = Problems::new();
-    for part in parts {
-        check_layouts(part, &mut problems);
-    }
-    problems
-}
-
-fn check_layouts(parts: &Parts<'_>, problems: &mut Problems) {
-    let pair = parts.pair;
-    let (Some(before), Some(after)) = (&pair.base_debug, &pair.patched_debug) else {
-        if !pair.assembler && !pair.base.sections.is_empty() && !pair.patched.sections.is_empty() {
-            problems.push(
-                Diagnostic::new(codes::NO_DEBUG_INFO, "the object has no debug information")
-                    .at(Place::object(&pair.path).source(&pair.source, None))
-                    .why("Without it a changed structure layout would go unnoticed.")
-                    .advice("xsplice adds -g to every compile; look for an option in the build that takes it away."),
-            );
-        }
-        return;
-    };
-    for change in xsplice_dwarf::layout_changes(before, after) {
-        if change.harmless.is_some() {
-            continue;
-        }
-        let line = change.patched_line.clone().or(change.base_line.clone());
-        let mut place = Place::none();
-        if let Some((file, line)) = line {
-            place = place.source(file, Some(line));
-        }
-        problems.push(
-            Diagnostic::new(codes::LAYOUT_CHANGED, xsplice_dwarf::render(&change))
-                .at(place.symbol(change.name.clone()))
-                .why("Objects that live on the host have the old layout; new code would read and write past their fields.")
-                .advice("Keep the layout: use a hole, a separate table, or shadow data; or boot a fixed hypervisor."),
-        );
-    }
 }
 
 /// Functions whose code the symbol file does not hold.

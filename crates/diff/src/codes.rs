@@ -168,6 +168,11 @@ pub const NO_DEBUG_INFO: Code = Code::failure(
     "An object has no readable debug information, so layouts cannot be compared.",
 );
 
+/// A member in a hole of a structure that may be live.
+pub const LAYOUT_HOLE: Code = Code::warning(
+    "layout-hole",
+    "A structure has a new member where it had padding, which objects that are there hold anything in.",
+);
 /// Something that the command line lets through, and that did not come up.
 pub const ALLOW_UNUSED: Code =
     Code::warning("allow-unused", "A refusal that --allow is to let through did not come up.");
@@ -231,6 +236,7 @@ pub const ALL: &[Code] = &[
     STACK_PUT_AWAY,
     MACHINE_CHECK_PATH,
     TAKES_EFFECT_LATE,
+    LAYOUT_HOLE,
     ALLOW_UNUSED,
     NO_DEBUG_INFO,
 ];
