@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use xsplice_build::{Adjust, Launcher, Preset};
+use xsplice_report::Allowance;
 use xsplice_verify::XenVersion;
+
+use crate::explanations;
 
 /// Turn a source patch for the Xen hypervisor into a live patch.
 ///
@@ -126,6 +129,30 @@ fn known_preset() -> impl TypedValueParser<Value = Preset> {
         .try_map(|name| Preset::named(&name).ok_or("no such preset"))
 }
 
+/// `CODE` or `CODE:NAME` of a refusal that can be let through.
+fn allowance(text: &str) -> Result<Allowance, String> {
+    let (code, name) = text.split_once(':').map_or((text, None), |(code, name)| (code, Some(name)));
+    let Some(known) = explanations::all().find(|known| known.name == code) else {
+        let nearest = explanations::nearest(code);
+        let near =
+            if nearest.is_empty() { String::new() } else { format!("; near are {}", nearest.join(", ")) };
+        return Err(format!("no code is called {code:?}{near}"));
+    };
+    if name.is_some_and(str::is_empty) {
+        return Err("it has no name behind the colon: CODE or CODE:NAME".to_owned());
+    }
+    let allowable = xsplice_diff::codes::ALLOWABLE;
+    if !allowable.contains(known) {
+        let names: Vec<&str> = allowable.iter().map(|code| code.name).collect();
+        return Err(format!(
+            "{code} cannot be let through: there would be no payload, or none that the hypervisor takes or that is \
+             right; can be: {}",
+            names.join(", ")
+        ));
+    }
+    Ok(Allowance { code: *known, name: name.map(str::to_owned) })
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Build {
     /// Xen source tree: the folder that holds xen/. Only read
@@ -195,6 +222,10 @@ pub(crate) struct Build {
     /// How many compilers may run at once; by default one per processor
     #[arg(long, short, value_name = "N")]
     pub(crate) jobs: Option<std::num::NonZeroUsize>,
+    /// Let through what is refused with this code, or only for that function or structure: it becomes a warning,
+    /// and report and payload say so. For those who know better than the objects tell. May be given several times
+    #[arg(long = "allow", value_name = "CODE[:NAME]", value_parser = allowance)]
+    pub(crate) allowed: Vec<Allowance>,
     /// Print what changed first in each function, in both versions, and why each part of the payload is in it
     #[arg(long)]
     pub(crate) explain: bool,
@@ -226,6 +257,10 @@ pub(crate) struct Diff {
     /// Payload version of that hypervisor, where neither object tells it: 1 up to Xen 4.13, 2 from 4.14 on
     #[arg(long, value_name = "V", requires = "output", value_parser = clap::value_parser!(u8).range(1..=2))]
     pub(crate) funcs_version: Option<u8>,
+    /// Let through what is refused with this code, or only for that function or structure: it becomes a warning,
+    /// and report and payload say so. For those who know better than the objects tell. May be given several times
+    #[arg(long = "allow", value_name = "CODE[:NAME]", value_parser = allowance)]
+    pub(crate) allowed: Vec<Allowance>,
     /// Print what changed first in each function, in both versions, and why each part of the payload is in it
     #[arg(long)]
     pub(crate) explain: bool,

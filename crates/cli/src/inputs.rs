@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use xsplice_build::{Adjust, PatchInput};
 use xsplice_objects::Hypervisor;
-use xsplice_report::{Diagnostic, Place, Problems};
+use xsplice_report::{Allowance, Diagnostic, Place, Problems};
 
 use crate::args::Build;
 use crate::codes::{BAD_ID, ID_NEEDED, INPUT_UNREADABLE, USAGE};
@@ -52,6 +52,8 @@ pub(crate) struct Inputs {
     pub(crate) adjust: Adjust,
     /// More variables for make.
     pub(crate) make_vars: Vec<(String, String)>,
+    /// Refusals that are to be warnings.
+    pub(crate) allowed: Vec<Allowance>,
 }
 
 /// Reads a file; the diagnostic names it.
@@ -128,6 +130,7 @@ pub(crate) fn resolve(args: &Build) -> Result<Inputs, Problems> {
         cc: args.cc.clone(),
         adjust: args.build_adjust,
         make_vars: args.make_vars.clone(),
+        allowed: args.allowed.clone(),
     })
 }
 

@@ -32,6 +32,7 @@ pub(crate) fn run(
             report.nothing = nothing.touched.iter().map(|f| format!("{}: {}", f.path, f.reason)).collect();
             report.touched = nothing.touched;
             report.findings.problems.extend(nothing.warnings);
+            xsplice_diff::allow(&mut report.findings.problems, &inputs.allowed);
             return Ok(None);
         }
     };
@@ -51,10 +52,11 @@ pub(crate) fn run(
         symbols,
         below: &inputs.below,
         loader: loader(&captured),
+        whole: true,
         payload: Some(wanted(inputs, &captured, report)),
     });
     let rest = |names: &BTreeSet<String>| untouched(&captured, names, progress);
-    let verified = stages::run(&objects, &rest, host.as_ref(), &mut report.findings)?;
+    let verified = stages::run(&objects, &rest, host.as_ref(), &inputs.allowed, &mut report.findings)?;
     if host.is_none() {
         return Err(no_symbols());
     }

@@ -1,6 +1,6 @@
 //! The one report of a run: `report.json` as it is, and what the terminal shows of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Serialize;
@@ -80,6 +80,9 @@ pub(crate) struct Findings {
     pub(crate) through_original: Vec<ThroughOriginal>,
     /// Changes that wait for the next boot.
     pub(crate) init_changes: Vec<InitChange>,
+    /// Refusals that the command line lets through, each as `CODE` or `CODE:SYMBOL`.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) allowed: BTreeSet<String>,
     pub(crate) problems: Problems,
 }
 

@@ -11,7 +11,7 @@ use xsplice_diff::{
     layout_problems,
 };
 use xsplice_link::{FuncsLayout, Ids, Metadata, PayloadImage};
-use xsplice_report::Problems;
+use xsplice_report::{Allowance, Problems};
 use xsplice_verify::{Facts, VerifyInput};
 
 use crate::inputs::{Below, Symbols};
@@ -52,6 +52,8 @@ pub(crate) struct Host<'h> {
     pub(crate) below: &'h Below,
     /// What its loader does.
     pub(crate) loader: Loader,
+    /// Whether all objects that the change reaches are compared.
+    pub(crate) whole: bool,
     /// The payload to write; without it the stages end with check.
     pub(crate) payload: Option<Wanted>,
 }
@@ -78,6 +80,7 @@ pub(crate) fn run(
     inputs: &[Input<'_>],
     rest: &Rest<'_>,
     host: Option<&Host<'_>>,
+    allowed: &[Allowance],
     findings: &mut Findings,
 ) -> Result<Option<Verified>, Problems> {
     pause::at("parse");
@@ -91,12 +94,16 @@ pub(crate) fn run(
     let compared: Vec<Compared<'_>> = Compared::all(correlated);
     note_changes(&compared, findings);
     pause::at("select");
-    let Some(host) = host else { return end_with_compare(&parts, &compared, findings).map(|()| None) };
+    let Some(host) = host else {
+        return end_with_compare(&parts, &compared, allowed, findings).map(|()| None);
+    };
     let world = World {
         hypervisor: &host.symbols.hypervisor,
         exported: &host.below.exported,
         replaced: &host.below.replaced,
         loader: &host.loader,
+        allowed,
+        whole: host.whole,
     };
     let selection = Selection::of(&compared, &world);
     note_selection(&selection, findings);
@@ -104,13 +111,19 @@ pub(crate) fn run(
     let nothing = selection.replaced.is_empty() && selection.hooks.is_empty();
     let patchable = Patchable::check(selection, &parts, &world)?;
     findings.problems.extend(patchable.warnings().clone());
+    findings.allowed.clone_from(patchable.allowed());
     if nothing {
         return Ok(None);
     }
     findings.functions = patchable.functions().to_vec();
     let Some(wanted) = &host.payload else { return Ok(None) };
     pause::at("link");
-    let image = PayloadImage::link(&patchable, &wanted.funcs, &wanted.ids, &wanted.metadata);
+    let mut metadata = wanted.metadata.clone();
+    if !findings.allowed.is_empty() {
+        let allowed: Vec<&str> = findings.allowed.iter().map(String::as_str).collect();
+        metadata.push(("allowed".to_owned(), allowed.join(" ")));
+    }
+    let image = PayloadImage::link(&patchable, &wanted.funcs, &wanted.ids, &metadata);
     pause::at("verify");
     verify(host, wanted, image, findings).map(Some)
 }
@@ -119,12 +132,14 @@ pub(crate) fn run(
 fn end_with_compare(
     parts: &[Parts<'_>],
     compared: &[Compared<'_>],
+    allowed: &[Allowance],
     findings: &mut Findings,
 ) -> Result<(), Problems> {
-    let mut problems = layout_problems(parts);
+    let mut problems = layout_problems(parts, false);
     for pair in compared {
         problems.extend(pair.problems.clone());
     }
+    findings.allowed = xsplice_diff::allow(&mut problems, allowed);
     problems.normalise();
     if !problems.is_harmless() {
         return Err(problems);

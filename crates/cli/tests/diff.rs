@@ -219,6 +219,36 @@ int get(struct thing *t) { return handle(t->b); }
     assert!(ran.stdout.starts_with("changed: get: "), "{}", ran.stdout);
 }
 
+/// A type of which there are only automatic variables, declared in a header or in the source.
+fn on_the_stack(file: &str) -> Desk {
+    Desk::pair(&format!(
+        r#"
+#include "hv.h"
+# 1 "{file}"
+struct context {{ int a;
+#ifdef PATCHED
+    int more;
+#endif
+    int b; }};
+# 10 "pair.c"
+static noinline int use(struct context *c) {{ return handle(c->b); }}
+int get(int a) {{ struct context c = {{ a, 2 }}; return use(&c); }}
+"#
+    ))
+}
+
+#[test]
+fn one_pair_does_not_show_who_else_has_a_type_of_a_header() {
+    for more in [&[][..], &["--xen-syms", "xen-syms"]] {
+        let ran = on_the_stack("include/xen/context.h").both(more);
+        assert_eq!(ran.code, 2, "{}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains("a pair of objects does not show those of others"), "{}", ran.stderr);
+        let ran = on_the_stack("pair.c").both(more);
+        assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+        assert!(!ran.stderr.contains("layout"), "{}", ran.stderr);
+    }
+}
+
 #[test]
 fn the_hypervisor_of_another_source_is_refused() {
     let desk = Desk::pair(CODE);
@@ -349,6 +379,66 @@ fn the_payload_of_a_pair_is_written_verified_and_has_the_same_bytes_again() {
     let ran = desk.diff(&[&orig, &patched, "--xen-syms", &syms, "-o", &out, "--funcs-version", "2"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     assert_eq!(fs::read(&out).expect("a payload"), first);
+}
+
+const ALLOWABLE: &str = r#"
+#include "hv.h"
+struct thing { int a;
+#ifdef PATCHED
+    int more;
+#endif
+    int b; };
+struct other { int a;
+#ifdef PATCHED
+    int more;
+#endif
+    int b; };
+struct thing *first;
+struct other *second;
+int get(void) { return handle(first->b); }
+int idle_loop(void) { return handle(second->b); }
+"#;
+
+#[test]
+fn a_refusal_is_let_through_by_name_and_the_payload_says_so() {
+    let desk = Desk::pair(ALLOWABLE);
+    let with = |allowed: &[&str]| {
+        let options = allowed.iter().flat_map(|allowed| ["--allow", allowed]);
+        desk.both(&OUT.iter().copied().chain(options).collect::<Vec<_>>())
+    };
+    // Each of the three that is missing is still refused.
+    let all = ["layout-changed:thing", "layout-changed:struct other", "crash-at-revert:idle_loop"];
+    for missing in 0..3 {
+        let rest: Vec<&str> = (0..3).filter(|&index| index != missing).map(|index| all[index]).collect();
+        let ran = with(&rest);
+        let name = all[missing].rsplit([':', ' ']).next().expect("a name");
+        assert_eq!(ran.code, 2, "{}", ran.stderr);
+        let refused: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("refused: ")).collect();
+        assert!(!refused.is_empty() && refused.iter().all(|line| line.contains(name)), "{refused:?}");
+        assert!(!desk.path().join("fix.o").exists());
+    }
+    let ran = with(&all);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains("warning: idle_loop is to be replaced"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("(let through by --allow layout-changed:thing) [layout-changed]"),
+        "{}",
+        ran.stderr
+    );
+    let inspected = desk.run(&["inspect", "fix.o"]);
+    let told = "allowed = crash-at-revert:idle_loop layout-changed:other layout-changed:thing";
+    assert!(inspected.stdout.contains(told), "{}", inspected.stdout);
+
+    // Without a name all of the code are, and the report has them.
+    let json = desk.both(&["--json", "--allow", "layout-changed", "--allow", "crash-at-apply:memcpy"]);
+    let report: serde_json::Value = serde_json::from_str(&json.stdout).expect("a report");
+    assert_eq!(json.code, 0, "{}", json.stderr);
+    assert_eq!(report["allowed"], serde_json::json!(["layout-changed:other", "layout-changed:thing"]));
+    assert!(
+        json.stderr.contains("--allow crash-at-apply:memcpy let nothing through [allow-unused]"),
+        "{}",
+        json.stderr
+    );
 }
 
 /// Names of an ELF file's sections, as readelf lists them; `NOBITS` behind those that take no room in it.

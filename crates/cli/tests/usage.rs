@@ -58,6 +58,13 @@ fn each_mistake_has_its_message_and_code() {
             "the packaging cannot be read",
         ),
         (with(&["-p", "-", "--launcher", "tcc"]), 1, "ccache, sccache, distcc, icecc"),
+        (with(&["-p", "-", "--allow", "no-rom"]), 1, "no code is called \"no-rom\"; near are no-room"),
+        (
+            with(&["-p", "-", "--allow", "no-room:f"]),
+            1,
+            "no-room cannot be let through: there would be no payload",
+        ),
+        (with(&["-p", "-", "--allow", "layout-changed:"]), 1, "it has no name behind the colon"),
         (with(&["-p", "none.patch"]), 1, "error: cannot read the patch: "),
         (
             with(&["-p", "fix.patch", "--name", "a b"]),

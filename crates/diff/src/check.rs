@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use xsplice_objects::{Class, Hypervisor};
-use xsplice_report::{Diagnostic, Difference, Place, Problems};
+use xsplice_report::{Allowance, Diagnostic, Difference, Place, Problems};
 
 use crate::codes;
 use crate::hooks;
+use crate::host;
 use crate::items::ItemKind;
+use crate::layouts;
 use crate::pair::Parts;
 use crate::pieces::{PieceId, World};
 use crate::proof::{self, Proof};
@@ -25,6 +27,7 @@ pub struct Patchable {
     selection: Selection,
     functions: Vec<Replacement>,
     warnings: Problems,
+    allowed: BTreeSet<String>,
 }
 
 /// A function to be replaced, with what the shipped hypervisor says of it.
@@ -60,8 +63,8 @@ impl Patchable {
     ) -> Result<Patchable, Problems> {
         let mut problems = selection.problems.clone();
         let mut unread = Unread::default();
+        layouts::check(parts, world.whole, &mut problems);
         for part in parts {
-            check_layouts(part, &mut problems);
             check_base(part, world, &mut unread, &mut problems);
         }
         unread.warn(&mut problems);
@@ -69,9 +72,11 @@ impl Patchable {
         let functions = check_room(&selection, world, &mut problems);
         check_new_names(&selection, world, &mut problems);
         hooks::check(&selection, world, &mut problems);
+        host::check(&selection, world, &mut problems);
+        let allowed = allow(&mut problems, world.allowed);
         problems.normalise();
         if problems.is_harmless() {
-            Ok(Patchable { selection, functions, warnings: problems })
+            Ok(Patchable { selection, functions, warnings: problems, allowed })
         } else {
             Err(problems)
         }
@@ -91,46 +96,26 @@ impl Patchable {
     pub fn warnings(&self) -> &Problems {
         &self.warnings
     }
-}
 
-/// What stands in the way whatever the hypervisor: changed layouts of types, or none to compare.
-pub fn layout_problems(parts: &[Parts<'_>]) -> Problems {
-    let mut problems = Problems::new();
-    for part in parts {
-        check_layouts(part, &mut problems);
+    /// The refusals that were let through, each as `CODE` or `CODE:SYMBOL`.
+    pub fn allowed(&self) -> &BTreeSet<String> {
+        &self.allowed
     }
-    problems
 }
 
-fn check_layouts(parts: &Parts<'_>, problems: &mut Problems) {
-    let pair = parts.pair;
-    let (Some(before), Some(after)) = (&pair.base_debug, &pair.patched_debug) else {
-        if !pair.assembler && !pair.base.sections.is_empty() && !pair.patched.sections.is_empty() {
-            problems.push(
-                Diagnostic::new(codes::NO_DEBUG_INFO, "the object has no debug information")
-                    .at(Place::object(&pair.path).source(&pair.source, None))
-                    .why("Without it a changed structure layout would go unnoticed.")
-                    .advice("xsplice adds -g to every compile; look for an option in the build that takes it away."),
-            );
-        }
-        return;
-    };
-    for change in xsplice_dwarf::layout_changes(before, after) {
-        if change.harmless.is_some() {
-            continue;
-        }
-        let line = change.patched_line.clone().or(change.base_line.clone());
-        let mut place = Place::none();
-        if let Some((file, line)) = line {
-            place = place.source(file, Some(line));
-        }
+/// Makes warnings of the refusals that are allowed, and warns of allowances that fit none; gives what was let through,
+/// each as `CODE` or `CODE:SYMBOL`.
+pub fn allow(problems: &mut Problems, allowances: &[Allowance]) -> BTreeSet<String> {
+    let allowed = problems.allow(allowances);
+    for unused in allowed.unused {
         problems.push(
-            Diagnostic::new(codes::LAYOUT_CHANGED, xsplice_dwarf::render(&change))
-                .at(place.symbol(change.name.clone()))
-                .why("Objects that live on the host have the old layout; new code would read and write past their fields.")
-                .advice("Keep the layout: use a hole, a separate table, or shadow data; or boot a fixed hypervisor."),
+            Diagnostic::new(codes::ALLOW_UNUSED, format!("--allow {unused} let nothing through"))
+                .at(unused.name.map_or_else(Place::none, |name| Place::none().symbol(name)))
+                .why("No refusal of that code came up, or none about that name.")
+                .advice("Leave it out, or correct the name."),
         );
     }
+    allowed.refusals
 }
 
 /// Functions whose code the symbol file does not hold.

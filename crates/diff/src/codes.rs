@@ -122,11 +122,74 @@ pub const MOVED: Code =
 /// The compiler found that a function's end is never reached, or made one function of two.
 pub const NO_CODE: Code =
     Code::refusal("no-code", "A function still has its name, but the compiler left it no code of its own.");
+/// A function that runs while functions are overwritten.
+pub const CRASH_AT_APPLY: Code = Code::refusal(
+    "crash-at-apply",
+    "A function is to be replaced that can be running while the payload is applied.",
+);
+/// A function that runs on, or is on a stack, when the payload is gone.
+pub const CRASH_AT_REVERT: Code = Code::refusal(
+    "crash-at-revert",
+    "The new code of a function can be running, or be on a stack, when the payload is reverted and unloaded.",
+);
+/// One half of how virtual CPUs wait.
+pub const WAIT_PAIR: Code = Code::refusal(
+    "wait-pair",
+    "Of the two functions that put a stack away and take it back, only one is to be replaced.",
+);
+/// A new function's address that a timer and the like keeps.
+pub const ADDRESS_KEPT: Code = Code::refusal(
+    "address-kept",
+    "The address of a new function is kept by the hypervisor, and would outlive the payload.",
+);
+/// A new function's address that somebody may keep.
+pub const ADDRESS_MAY_BE_KEPT: Code = Code::warning(
+    "address-may-be-kept",
+    "The address of a new function is taken, and must not be stored anywhere when the payload is unloaded.",
+);
+/// Functions that lead to one which puts the stack away.
+pub const STACK_PUT_AWAY: Code = Code::warning(
+    "stack-put-away",
+    "A replaced function can be on the stack of a virtual CPU that waits, which a revert does not look at.",
+);
+/// Functions that machine checks use too.
+pub const MACHINE_CHECK_PATH: Code = Code::warning(
+    "machine-check-path",
+    "A replaced function is one that the handler of machine checks uses too, at any time.",
+);
+/// A function that runs late or never.
+pub const TAKES_EFFECT_LATE: Code = Code::warning(
+    "takes-effect-late",
+    "A replaced function runs only when a CPU comes online, when a domain is made, or at boot.",
+);
 /// The debug information cannot be read.
 pub const NO_DEBUG_INFO: Code = Code::failure(
     "no-debug-info",
     "An object has no readable debug information, so layouts cannot be compared.",
 );
+
+/// A member in a hole of a structure that may be live.
+pub const LAYOUT_HOLE: Code = Code::warning(
+    "layout-hole",
+    "A structure has a new member where it had padding, which objects that are there hold anything in.",
+);
+/// Something that the command line lets through, and that did not come up.
+pub const ALLOW_UNUSED: Code =
+    Code::warning("allow-unused", "A refusal that --allow is to let through did not come up.");
+
+/// Refusals that an expert may let through: a payload can be built, and the loader takes it. Whether the host
+/// survives it, or the fix works, is for somebody to judge who knows more than the objects tell.
+pub const ALLOWABLE: &[Code] = &[
+    LAYOUT_CHANGED,
+    DATA_CHANGED,
+    RODATA_ESCAPES,
+    RODATA_USERS,
+    BOOT_COLLECTED,
+    CRASH_AT_APPLY,
+    CRASH_AT_REVERT,
+    WAIT_PAIR,
+    ADDRESS_KEPT,
+];
 
 /// All of this crate's own.
 pub const ALL: &[Code] = &[
@@ -165,5 +228,15 @@ pub const ALL: &[Code] = &[
     NAME_TAKEN,
     MOVED,
     NO_CODE,
+    CRASH_AT_APPLY,
+    CRASH_AT_REVERT,
+    WAIT_PAIR,
+    ADDRESS_KEPT,
+    ADDRESS_MAY_BE_KEPT,
+    STACK_PUT_AWAY,
+    MACHINE_CHECK_PATH,
+    TAKES_EFFECT_LATE,
+    LAYOUT_HOLE,
+    ALLOW_UNUSED,
     NO_DEBUG_INFO,
 ];

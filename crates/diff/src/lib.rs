@@ -5,6 +5,7 @@
 //! [`Patchable::check`]. Objects that the patch leaves alone join by [`add_users`]. Nothing here runs a program or reads a file.
 
 mod assembler;
+mod callgraph;
 mod changes;
 mod check;
 pub mod codes;
@@ -15,7 +16,9 @@ mod flow;
 mod flow_graph;
 mod guards;
 mod hooks;
+mod host;
 mod items;
+mod layouts;
 mod listing;
 mod meaning;
 mod names;
@@ -29,10 +32,11 @@ mod users;
 mod words;
 
 pub use changes::{ChangedData, ChangedFunction, Changes, NamedFunction};
-pub use check::{Patchable, Replacement, layout_problems};
+pub use check::{Patchable, Replacement, allow};
 pub use compare::{Compared, InitChange, Verdict};
 pub use entries::{Entries, Entry, Field, Spot};
 pub use items::{Item, ItemId, ItemKind, Items};
+pub use layouts::layout_problems;
 pub use meaning::{Content, EntryMeaning, Fingerprint, Known, Meaning, View};
 pub use pair::{Correlated, Input, ObjectPair, Parts};
 pub use pieces::{Hook, Loader, Piece, PieceId, PieceKind, Reference, Replaced, Target, World};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 use xsplice_objects::{HookKind, Hypervisor, RelocKind};
-use xsplice_report::{Because, Difference, Place};
+use xsplice_report::{Allowance, Because, Difference, Place};
 
 /// Index of a piece in a selection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -139,6 +139,10 @@ pub struct World<'w> {
     pub replaced: &'w BTreeSet<String>,
     /// The hypervisor's loader.
     pub loader: &'w Loader,
+    /// Refusals that are to be warnings.
+    pub allowed: &'w [Allowance],
+    /// Whether all objects that the change reaches are compared: those that read a changed header among them.
+    pub whole: bool,
 }
 
 impl World<'_> {

@@ -164,7 +164,14 @@ impl Case {
             needs_functions: false,
             tables_from_upload: true,
         };
-        let world = World { hypervisor: &hypervisor, exported: &none, replaced: &none, loader: &loader };
+        let world = World {
+            hypervisor: &hypervisor,
+            exported: &none,
+            replaced: &none,
+            loader: &loader,
+            allowed: &[],
+            whole: true,
+        };
         let selection = Selection::of(&compared, &world);
         clock.done("select");
         let patchable = Patchable::check(selection, &parts, &world)

@@ -90,7 +90,8 @@ fn with_selection(
         needs_functions: false,
         tables_from_upload: true,
     };
-    let world = World { hypervisor, exported: &none, replaced: &none, loader: &loader };
+    let world =
+        World { hypervisor, exported: &none, replaced: &none, loader: &loader, allowed: &[], whole: true };
     let selection = Selection::of(&compared, &world);
     look(&selection);
     Patchable::check(selection, &parts, &world)
@@ -139,6 +140,37 @@ fn a_removed_source_file_is_fine() {
     assert_eq!(replaced(selection), ["caller"]);
     assert_eq!(labels(selection), BTreeSet::from(["caller"]));
     assert_eq!(selection.removed, [("xen/common/fresh.o".to_owned(), "fresh".to_owned())]);
+}
+
+const MACHINE_CHECK: &str = r#"
+#include "hv.h"
+int noinline log_out(int a)
+{
+#ifdef PATCHED
+    a += 3;
+#endif
+    return handle(a);
+}
+int mcheck_cmn_handler(int a) { return log_out(a) + 1; }
+"#;
+
+/// What machine checks are about is refused; what they only use is warned of (`host_machine_check.c`).
+#[test]
+fn what_a_machine_check_calls_is_not_replaced() {
+    let desk = Desk::new();
+    let (before, after) =
+        (desk.compile("mce.c", MACHINE_CHECK, &[]), desk.compile("mce.c", MACHINE_CHECK, &["-DPATCHED"]));
+    let input = Input {
+        path: "xen/arch/x86/cpu/mcheck/mce.o",
+        source: "xen/arch/x86/cpu/mcheck/mce.c",
+        assembler: false,
+        base: Some(&before),
+        patched: Some(&after),
+    };
+    let pairs = [ObjectPair::parse(input).expect("objects")];
+    let problems = select(&pairs, &desk.link(&[&before])).expect_err("a refusal");
+    let told: Vec<(&str, &str)> = problems.0.iter().map(|d| (d.code.name, d.what.as_str())).collect();
+    assert_eq!(told, [("crash-at-apply", "log_out is to be replaced, and is called by mcheck_cmn_handler")]);
 }
 
 /// Names of all sections.

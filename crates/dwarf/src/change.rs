@@ -3,9 +3,6 @@
 use std::fmt;
 
 use serde::Serialize;
-use xsplice_report::{Diagnostic, Place};
-
-use crate::codes;
 
 /// What a name belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -56,6 +53,8 @@ pub enum Room {
 pub enum Harmless {
     /// Another name for the same type at the same place, or for the same value.
     Renamed,
+    /// One of several names for the same type at the same place, or for the same value.
+    OneOfSeveralNames,
     /// Reserved bits got a name.
     ReservedBitsNamed,
     /// Fewer bits are reserved, or fewer bytes are padding; what took their place has its own change.
@@ -73,6 +72,7 @@ impl fmt::Display for Harmless {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Harmless::Renamed => "renamed with the same type at the same place",
+            Harmless::OneOfSeveralNames => "another name has the same type at the same place",
             Harmless::ReservedBitsNamed => "reserved bits were named",
             Harmless::ReservedShrank => "nothing uses what is set aside",
             Harmless::EnumeratorAppended => "no object can hold the new value yet, and the size is the same",
@@ -136,6 +136,9 @@ pub struct LayoutChange {
     /// Set if objects that are already there stay right.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub harmless: Option<Harmless>,
+    /// The type that is held by value and has changes of its own, where this one is nothing but their consequence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inner: Option<(TypeKind, String)>,
 }
 
 impl LayoutChange {
@@ -145,22 +148,33 @@ impl LayoutChange {
         matches!(self.change, What::MemberAdded { room: Room::Hole, .. })
     }
 
-    /// The refusal that this change asks for, unless the caller knows that it is harmless.
-    pub fn diagnostic(&self) -> Diagnostic {
-        let place = match self.patched_line.as_ref().or(self.base_line.as_ref()) {
-            Some((file, line)) => Place::none().source(file.clone(), Some(*line)),
-            None => Place::none(),
-        };
-        Diagnostic::new(codes::LAYOUT_CHANGED, render(self))
-            .at(place.symbol(format!("{} {}", self.kind, self.name)))
-            .why(
-                "Objects of this type may be live in the running hypervisor, laid out as the original source \
-                 says; patched code would read and write them in the wrong place.",
-            )
-            .advice(
-                "Change the patch so that the layout stays: keep the new data in a hole of the structure, \
-                 beside it in shadow data, or in a new variable.",
-            )
+    /// Whether that member is less than a byte, or more than whole bytes.
+    pub fn is_bit_in_hole(&self) -> bool {
+        matches!(self.change, What::MemberAdded { room: Room::Hole, bits, .. } if bits % 8 != 0)
+    }
+
+    /// Whether a member leads to functions with other arguments or results, as the types in words tell.
+    pub fn is_signature(&self) -> bool {
+        match &self.change {
+            What::MemberTypeChanged { from, to, .. } => [from, to].iter().all(|words| words.contains("(*)(")),
+            _ => false,
+        }
+    }
+
+    /// Whether a member is gone.
+    pub fn is_removal(&self) -> bool {
+        matches!(self.change, What::MemberRemoved { .. })
+    }
+
+    /// Whether nothing but a place or a size is another.
+    pub fn is_move(&self) -> bool {
+        matches!(self.change, What::MemberMoved { .. } | What::SizeChanged { .. })
+    }
+
+    /// Whether a member was put beside those of a union, which are as they were: not harmless as such, since live
+    /// objects hold one of those.
+    pub fn is_beside_others(&self) -> bool {
+        matches!(self.change, What::MemberAdded { room: Room::Shared, .. })
     }
 }
 
@@ -260,14 +274,12 @@ mod tests {
             base_line: None,
             patched_line: Some(("xen/common/e.c".into(), 3)),
             harmless: None,
+            inner: None,
         };
         assert_eq!(
             serde_json::to_string(&change).expect("a report"),
             r#"{"kind":"enum","name":"e","change":{"what":"enumerator-changed","enumerator":"A","from":-1,"to":18446744073709551615},"patched_line":["xen/common/e.c",3]}"#
         );
-        let diagnostic = change.diagnostic();
-        assert_eq!(diagnostic.what, "enum e: enumerator A changed from -1 to 18446744073709551615");
-        assert_eq!(diagnostic.place.to_string(), "xen/common/e.c:3, enum e");
-        assert!(!diagnostic.why.is_empty() && !diagnostic.advice.is_empty());
+        assert_eq!(render(&change), "enum e: enumerator A changed from -1 to 18446744073709551615");
     }
 }

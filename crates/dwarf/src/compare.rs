@@ -18,8 +18,6 @@ const BUDGET: usize = 1_000_000;
 /// A change with what it follows from.
 pub(crate) struct Found {
     change: LayoutChange,
-    /// The type that is held by value and changed, if that is all.
-    inner: Option<(TypeKind, String)>,
 }
 
 /// The types by which a comparison knows them, on both sides.
@@ -56,7 +54,7 @@ pub fn layout_changes(base: &DebugInfo, patched: &DebugInfo) -> Vec<LayoutChange
     changes
 }
 
-fn type_kind(kind: Kind) -> Option<TypeKind> {
+pub(crate) fn type_kind(kind: Kind) -> Option<TypeKind> {
     Some(match kind {
         Kind::Struct => TypeKind::Struct,
         Kind::Union => TypeKind::Union,
@@ -185,8 +183,9 @@ impl Pair<'_> {
             base_line: old.and_then(|d| self.base.decl_line(d)),
             patched_line: new.and_then(|d| self.patched.decl_line(d)),
             harmless,
+            inner,
         };
-        self.found.push(Found { change, inner });
+        self.found.push(Found { change });
     }
 }
 
@@ -226,7 +225,7 @@ fn judge_consequences(found: &mut [Found]) {
             .collect();
         let mut changed = false;
         for one in found.iter_mut().filter(|f| f.change.harmless.is_none()) {
-            if one.inner.as_ref().is_some_and(|i| names.contains(i) && !harmful.contains(i)) {
+            if one.change.inner.as_ref().is_some_and(|i| names.contains(i) && !harmful.contains(i)) {
                 one.change.harmless = Some(Harmless::InnerIsHarmless);
                 changed = true;
             }

@@ -123,12 +123,23 @@ pub(crate) struct Entity {
     pub name: Text,
     /// In the address space of [`crate::elf::Sections`].
     pub address: Option<u64>,
-    /// Of a function: position of the type that it gives.
+    /// Position of the type that a function gives, or that a variable has.
     pub result: u32,
     /// Of a function: its parameters in the list of members, the first and one behind the last.
     pub parameters: (u32, u32),
     pub declaration: bool,
     pub decl: Decl,
+}
+
+/// A variable of a function without a place of its own: automatic, or inlined with its function.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Local {
+    /// Where it stands in `.debug_info`.
+    pub offset: u32,
+    /// Position of its type.
+    pub target: u32,
+    /// Only declared: what it names is elsewhere.
+    pub declaration: bool,
 }
 
 /// A compilation unit.
@@ -151,6 +162,8 @@ pub(crate) struct Model {
     pub functions: Vec<Entity>,
     /// By offset.
     pub variables: Vec<Entity>,
+    /// By offset; those with a type.
+    pub locals: Vec<Local>,
 }
 
 impl Model {

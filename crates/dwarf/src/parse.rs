@@ -7,7 +7,7 @@ use gimli::{DwAt, DwTag, constants as dw};
 
 use crate::Error;
 use crate::elf::{self, Sections};
-use crate::model::{Decl, Entity, Kind, Member, MemberKind, Model, Text, Type, Unit, VOID};
+use crate::model::{Decl, Entity, Kind, Local, Member, MemberKind, Model, Text, Type, Unit, VOID};
 
 pub(crate) type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
@@ -416,6 +416,10 @@ impl<'a> Walk<'a, '_> {
         };
         // Automatic variables have no place of their own.
         if variable && address.is_none() && self.scopes.len() > 1 {
+            if attributes.target != VOID {
+                let (target, declaration) = (attributes.target, attributes.declaration);
+                self.model.locals.push(Local { offset, target, declaration });
+            }
             return Ok(());
         }
         let entity = Entity {
@@ -423,7 +427,7 @@ impl<'a> Walk<'a, '_> {
             origin: attributes.origin,
             name: self.text(attributes.name)?,
             address,
-            result: if variable { VOID } else { attributes.target },
+            result: attributes.target,
             parameters: (0, 0),
             declaration: attributes.declaration,
             decl: self.decl(attributes),
@@ -578,6 +582,8 @@ fn resolve(model: &mut Model, size: usize) -> Result<(), Error> {
     };
     model.types.iter_mut().try_for_each(|ty| find(&mut ty.target))?;
     model.functions.iter_mut().try_for_each(|function| find(&mut function.result))?;
+    model.variables.iter_mut().try_for_each(|variable| find(&mut variable.result))?;
+    model.locals.iter_mut().try_for_each(|local| find(&mut local.target))?;
     model.members.iter_mut().try_for_each(|member| find(&mut member.target))
 }
 

@@ -6,13 +6,20 @@ use std::time::{Duration, Instant};
 
 use common::{compile, compilers};
 use object::{Object, ObjectSection};
-use xsplice_dwarf::{DebugInfo, Error, layout_changes, render};
+use xsplice_dwarf::{DebugInfo, Error, TypeKind, layout_changes, life, render};
 
 fn exercise(bytes: &[u8], other: &DebugInfo) {
     if let Ok(Some(info)) = DebugInfo::read(bytes) {
         let changes = layout_changes(other, &info).len() + layout_changes(&info, other).len();
         let lines = (0..64).filter_map(|i| info.line_at(".text.traps", i)).count();
-        std::hint::black_box((changes, lines, info.function_line("traps"), info.struct_layout("holder")));
+        let lives = ["holder", "inner"].map(|name| life(&[other, &info], TypeKind::Struct, name));
+        std::hint::black_box((
+            lives,
+            changes,
+            lines,
+            info.function_line("traps"),
+            info.struct_layout("holder"),
+        ));
     }
 }
 

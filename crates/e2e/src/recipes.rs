@@ -340,6 +340,29 @@ pub const ELSEWHERE: Recipe = Recipe {
     edits: &[Edit { file: "xen/arch/arm/setup.c", at: At::End, text: "int xsplice_e2e;\n" }],
 };
 
+/// Functions that the host may be running while they are overwritten, and one that looks so.
+pub const MEANWHILE: Recipe = Recipe {
+    name: "runs-meanwhile",
+    what: "Change what NMIs, machine checks and offline CPUs run, and the switch of contexts",
+    edits: &[
+        Edit {
+            file: "xen/arch/x86/traps.c",
+            at: At::Behind("do_nmi", "this_cpu(nmi_count)++"),
+            text: "    barrier();\n    this_cpu(nmi_count) |= 0x80000000;\n",
+        },
+        Edit {
+            file: "xen/arch/x86/cpu/mcheck/mce.c",
+            at: At::Behind("mcheck_mca_logout", "mc_flags = MC_FLAG_MCE"),
+            text: "        errcnt = 1;\n",
+        },
+        Edit {
+            file: "xen/arch/x86/domain.c",
+            at: At::Behind("context_switch", "info->use_pv_cr3"),
+            text: "    info->xen_cr3 = 1;\n    barrier();\n",
+        },
+    ],
+};
+
 /// Every recipe.
 pub const ALL: &[&Recipe] = &[
     &DEMO,
@@ -364,4 +387,5 @@ pub const ALL: &[&Recipe] = &[
     &INIT,
     &TOOLS,
     &ELSEWHERE,
+    &MEANWHILE,
 ];

@@ -139,7 +139,7 @@ pub fn compare(before: &[Bytes], after: &[&[u8]]) -> Found {
     let correlated: Vec<Correlated<'_>> = parts.par_iter().map(Correlated::of).collect();
     let compared = Compared::all(correlated);
     let changes = Changes::of(&compared);
-    let layouts = layout_problems(&parts);
+    let layouts = layout_problems(&parts, true);
     found.compare = clock.stop();
     found.refused("types", &layouts);
     for pair in &compared {

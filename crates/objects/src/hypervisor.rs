@@ -196,6 +196,11 @@ impl Hypervisor {
         text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()).then(|| text.to_owned())
     }
 
+    /// Everything that the file holds of the image: addresses, and the bytes from there on.
+    pub fn contents(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        self.contents.iter().map(|(start, data)| (*start, data.as_slice()))
+    }
+
     /// Bytes of the image at an address; `None` where the file does not hold all of them.
     pub fn bytes(&self, address: u64, len: usize) -> Option<&[u8]> {
         self.contents.iter().find_map(|(start, data)| {

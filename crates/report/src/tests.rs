@@ -82,3 +82,34 @@ fn a_chain_of_reasons_reads_from_the_thing_to_the_change() {
         ])
     );
 }
+
+#[test]
+fn refusals_are_let_through_by_code_and_name_and_nothing_else_is() {
+    let refusal = |code, symbol: &str| Diagnostic::new(code, "it is so").at(Place::none().symbol(symbol));
+    let mut problems = Problems(vec![
+        refusal(REFUSE, "struct one"),
+        refusal(REFUSE, "two"),
+        refusal(FAIL, "one"),
+        refusal(REFUSE, "file.c#three"),
+    ]);
+    let allow = |code, name: Option<&str>| Allowance { code, name: name.map(str::to_owned) };
+    let allowances = [
+        allow(REFUSE, Some("one")),
+        allow(REFUSE, Some("three")),
+        allow(REFUSE, Some("four")),
+        allow(FAIL, None),
+    ];
+    let allowed = problems.allow(&allowances);
+    let kinds: Vec<Kind> = problems.0.iter().map(|problem| problem.kind).collect();
+    assert_eq!(kinds, [Kind::Warning, Kind::Refusal, Kind::Failure, Kind::Warning]);
+    assert!(
+        problems.0[0].what.ends_with("(let through by --allow some-refusal:one)"),
+        "{}",
+        problems.0[0].what
+    );
+    assert_eq!(
+        allowed.refusals.into_iter().collect::<Vec<_>>(),
+        ["some-refusal:file.c#three", "some-refusal:one"]
+    );
+    assert_eq!(allowed.unused, allowances[2..]);
+}

@@ -310,6 +310,8 @@ impl Stages<'_> {
             exported: &empty,
             replaced: &empty,
             loader: &loader,
+            allowed: &[],
+            whole: true,
         };
         let selection = Selection::of(&compared, &world);
         let nothing = selection.replaced.is_empty();

@@ -75,7 +75,7 @@ fn compare(args: &Diff, report: &mut DiffReport) -> Result<Outcome, Problems> {
     let host = match &symbols {
         Some(symbols) => {
             let payload = wanted(args, &pair, symbols)?;
-            Some(Host { symbols, below: &below, loader: loader(payload.as_ref()), payload })
+            Some(Host { symbols, below: &below, loader: loader(payload.as_ref()), whole: false, payload })
         }
         None => None,
     };
@@ -89,7 +89,7 @@ fn compare(args: &Diff, report: &mut DiffReport) -> Result<Outcome, Problems> {
         base: Some(&pair.base),
         patched: Some(&pair.patched),
     };
-    let payload = stages::run(&[input], &no_others, host.as_ref(), &mut report.findings)?;
+    let payload = stages::run(&[input], &no_others, host.as_ref(), &args.allowed, &mut report.findings)?;
     let wanted = host.as_ref().and_then(|host| host.payload.as_ref());
     match (&args.output, wanted, payload) {
         (Some(file), Some(wanted), Some(payload)) => {

@@ -212,7 +212,14 @@ fn compare(
         .map_err(|problems| problems.into_iter().map(|d| d.what).collect::<Vec<_>>())?;
     let none = BTreeSet::new();
     let loader = expected.loader();
-    let world = World { hypervisor: &hypervisor, exported: &none, replaced: &none, loader: &loader };
+    let world = World {
+        hypervisor: &hypervisor,
+        exported: &none,
+        replaced: &none,
+        loader: &loader,
+        allowed: &[],
+        whole: true,
+    };
     let selection = Selection::of(&compared, &world);
     for piece in &selection.pieces {
         *found.pieces.entry(format!("{:?}", piece.kind)).or_default() += 1;

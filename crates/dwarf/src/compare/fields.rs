@@ -39,7 +39,11 @@ pub(super) fn compare(pair: &mut Pair<'_>, old: &[Leaf], new: &[Leaf], ends: (i6
             continue;
         }
         let set_aside = reserved::is_reserved(leaf) || reserved::is_padding(leaf);
-        let harmless = (ends.0 == ends.1 && set_aside).then_some(Harmless::ReservedShrank);
+        let harmless = if ends.0 == ends.1 && set_aside {
+            Some(Harmless::ReservedShrank)
+        } else {
+            view.names_stay(leaf).then_some(Harmless::OneOfSeveralNames)
+        };
         let what = What::MemberRemoved { member: leaf.path.clone(), at_bit: leaf.at, bits: leaf.size };
         let new_type = pair.patched.model.types.get(types.1 as usize).map(|t| t.decl);
         pair.add(what, Some(leaf.decl), new_type, harmless, None);
@@ -50,7 +54,11 @@ pub(super) fn compare(pair: &mut Pair<'_>, old: &[Leaf], new: &[Leaf], ends: (i6
             continue;
         }
         let room = view.room(leaf);
-        let harmless = (room == Room::Reserved).then_some(Harmless::ReservedBitsNamed);
+        let harmless = if room == Room::Reserved {
+            Some(Harmless::ReservedBitsNamed)
+        } else {
+            view.names_stay(leaf).then_some(Harmless::OneOfSeveralNames)
+        };
         let what = What::MemberAdded { member: leaf.path.clone(), at_bit: leaf.at, bits: leaf.size, room };
         let old_type = pair.base.model.types.get(types.0 as usize).map(|t| t.decl);
         pair.add(what, old_type, Some(leaf.decl), harmless, None);
@@ -185,6 +193,22 @@ impl<'a> View<'a> {
     fn step(&self) -> Option<()> {
         self.steps.set(self.steps.get().checked_sub(1)?);
         Some(())
+    }
+
+    /// Whether another member of the original has the same type at the same place and stays, in an object of the same
+    /// size: only a name comes or goes. Of padding nobody knows what it holds.
+    fn names_stay(&self, leaf: &Leaf) -> bool {
+        let place = |leaf: &Leaf| (leaf.at, leaf.size, leaf.bit_field, leaf.container, leaf.print);
+        let same = |index: usize| {
+            let other = &self.old[index];
+            self.stays[index]
+                && place(other) == place(leaf)
+                && other.path != leaf.path
+                && !reserved::is_padding(other)
+                && !reserved::is_reserved(other)
+        };
+        let possible = self.ends.0 == self.ends.1 && !leaf.container && leaf.size > 0;
+        possible && self.overlapping(&leaf.range()).is_some_and(|under| under.into_iter().any(same))
     }
 
     fn room(&self, leaf: &Leaf) -> Room {

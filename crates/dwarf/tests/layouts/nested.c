@@ -72,8 +72,8 @@ struct anonymous {
 #endif
 } anonymous;
 
-/* A member that an anonymous union takes in stays where it was. */
-//# struct wrapped: member b (4 bytes) added at offset 4 over members that stay
+/* A member that an anonymous union takes in stays where it was, and gets one more name. */
+//# harmless struct wrapped: member b (4 bytes) added at offset 4 over members that stay
 struct wrapped {
     u32 first;
 #ifdef PATCHED

@@ -34,6 +34,7 @@ const TESTS: &[(&str, Test)] = &[
     ("refusals::a_new_global_whose_name_is_taken", refusals::name_taken),
     ("refusals::a_new_global_whose_name_is_taken_below", refusals::name_taken_below),
     ("refusals::a_function_without_room_for_the_jump", refusals::no_room),
+    ("refusals::functions_that_run_meanwhile", refusals::runs_meanwhile),
     ("refusals::an_assembler_only_change", refusals::assembler_only),
     ("refusals::a_makefile_that_alters_other_objects", refusals::makefile),
     ("refusals::a_kconfig_change_that_alters_other_objects", refusals::kconfig),

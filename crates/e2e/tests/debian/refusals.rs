@@ -129,6 +129,22 @@ pub fn changed_data() -> Outcome {
     refused(&recipes::DATA, "data-changed", &["xenlog_upper_thresh"])
 }
 
+/// By their names and by what the shipped code calls; and nothing is said of the switch of contexts.
+pub fn runs_meanwhile() -> Outcome {
+    setup::with(|setup| {
+        let build = setup.build("runs-meanwhile", &setup.made(&recipes::MEANWHILE)?.diff)?;
+        expect(&build, &Wanted { exit: 2, code: "crash-at-apply", says: &["do_nmi", "NMIs"] })?;
+        let report = build.run()?.report;
+        let problems = report["problems"].as_array().cloned().unwrap_or_default();
+        let whats: Vec<&str> = problems.iter().filter_map(|problem| problem["what"].as_str()).collect();
+        let wanted = [
+            "do_nmi is to be replaced, and can be running meanwhile",
+            "mcheck_mca_logout is to be replaced, and is called by mcheck_cmn_handler",
+        ];
+        if whats != wanted { Err(format!("the problems are {whats:?}")) } else { Ok(()) }
+    })
+}
+
 /// Taken in the hypervisor: its own link fails.
 pub fn name_taken() -> Outcome {
     setup::with(|setup| {
