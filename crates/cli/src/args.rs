@@ -103,6 +103,10 @@ pub(crate) struct Build {
     /// Give lines the numbers that the patch gives them: functions that hold one are patched where it moves them
     #[arg(long)]
     pub(crate) keep_lines: bool,
+    /// Leave out the shipped first bytes of the replaced functions, which Xen from 4.14 on compares when it applies
+    /// the payload
+    #[arg(long)]
+    pub(crate) no_expect: bool,
     /// Compiler of the hypervisor, a name to find in PATH or a path: the one that the shipped hypervisor was
     /// made with; by default gcc
     #[arg(long, value_name = "PROGRAM")]

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use xsplice_build::PatchInput;
+use xsplice_diff::LeftOut;
 use xsplice_objects::Hypervisor;
 use xsplice_report::{Diagnostic, Place, Problems};
 
@@ -31,6 +32,8 @@ pub(crate) struct Below {
     pub(crate) exported: BTreeSet<String>,
     /// Functions that it replaces.
     pub(crate) replaced: BTreeSet<String>,
+    /// The id that it stands on itself.
+    pub(crate) depends: Option<Vec<u8>>,
 }
 
 /// The resolved command line.
@@ -44,6 +47,8 @@ pub(crate) struct Inputs {
     pub(crate) depends: Option<Vec<u8>>,
     pub(crate) xen_depends: Option<Vec<u8>>,
     pub(crate) below: Below,
+    /// Why nothing is expected of any replaced function, where that is so.
+    pub(crate) no_expectations: Option<LeftOut>,
     pub(crate) jobs: usize,
     pub(crate) keep_lines: bool,
     /// Another compiler than gcc.
@@ -109,6 +114,13 @@ pub(crate) fn resolve(args: &Build) -> Result<Inputs, Problems> {
         );
     }
     let (Some(name), true) = (name, problems.0.is_empty()) else { return Err(problems) };
+    // A payload says only what stands directly below it.
+    let lowest = below.depends.as_ref().or(depends.as_ref());
+    let no_expectations = match (args.no_expect, lowest == xen_depends.as_ref()) {
+        (true, _) => Some(LeftOut::Asked),
+        (false, false) => Some(LeftOut::BelowUnknown),
+        (false, true) => None,
+    };
     Ok(Inputs {
         tree: args.tree.clone(),
         config: args.config.clone(),
@@ -119,6 +131,7 @@ pub(crate) fn resolve(args: &Build) -> Result<Inputs, Problems> {
         depends,
         xen_depends,
         below,
+        no_expectations,
         jobs: args
             .jobs
             .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),
@@ -229,5 +242,5 @@ fn read_depends(text: &str) -> Result<(Vec<u8>, Below), Problems> {
     };
     let exported = xsplice_verify::exported_names(&bytes)?;
     let replaced = content.funcs.iter().map(|func| func.name.clone()).collect();
-    Ok((id, Below { bytes: Some(bytes), exported, replaced }))
+    Ok((id, Below { bytes: Some(bytes), exported, replaced, depends: content.depends }))
 }

@@ -48,6 +48,7 @@ pub(crate) fn run(
         symbols,
         below: &inputs.below,
         loader: loader(&captured),
+        no_expectations: inputs.no_expectations,
         payload: Some(wanted(inputs, &captured, report)),
     });
     let rest = |names: &BTreeSet<String>| untouched(&captured, names);
@@ -144,6 +145,7 @@ fn wanted(inputs: &Inputs, captured: &CapturedBuild, report: &Report) -> Wanted 
         new_size: funcs.new_size,
         old_size: funcs.old_size,
         version_at: funcs.version_offset,
+        expect: funcs.expect,
     };
     let ids = Ids {
         depends: inputs.depends.clone().unwrap_or_default(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use serde::Serialize;
-use xsplice_diff::How;
+use xsplice_diff::{Expectation, How, Replacement};
 use xsplice_report::{Because, Diagnostic, Kind, Place, Problems};
 
 use crate::report::{Findings, PayloadFacts};
@@ -137,6 +137,7 @@ pub(crate) fn findings(findings: &Findings) -> Vec<String> {
             function.name, function.old_size, function.new_size, function.first_difference
         ));
     }
+    lines.extend(expectations(&findings.functions));
     for hook in &findings.hooks {
         lines.push(format!("{} hook: {} in {}", hook.kind.name(), hook.function, hook.object));
     }
@@ -160,6 +161,30 @@ pub(crate) fn findings(findings: &Findings) -> Vec<String> {
     for change in &findings.init_changes {
         lines.push(format!("at next boot: {} in {}: {}", change.name, change.object, change.what));
     }
+    lines
+}
+
+/// What of the replaced functions Xen is to find at apply, and of which it looks at nothing.
+fn expectations(functions: &[Replacement]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let left_out = |function: &Replacement| match function.expectation {
+        Expectation::LeftOut(why) => Some(why),
+        Expectation::Bytes(_) => None,
+    };
+    if let Some(why) = functions.first().and_then(left_out).filter(|why| why.is_general()) {
+        return vec![format!("expectations left out: {why}")];
+    }
+    let filled = functions.iter().filter(|function| left_out(function).is_none()).count();
+    if filled > 0 {
+        lines.push(format!(
+            "expected at apply: the shipped first bytes of {filled} of {} functions; if a REPLACE finds others, the host \
+             is left unpatched",
+            functions.len()
+        ));
+    }
+    lines.extend(functions.iter().filter_map(|function| {
+        left_out(function).map(|why| format!("expectation left out: {}: {why}", function.name))
+    }));
     lines
 }
 

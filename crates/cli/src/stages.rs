@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 use xsplice_diff::{
-    Changes, Compared, Correlated, Input, Loader, ObjectPair, Parts, Patchable, Selection, World,
+    Changes, Compared, Correlated, Input, LeftOut, Loader, ObjectPair, Parts, Patchable, Selection, World,
     layout_problems,
 };
 use xsplice_link::{FuncsLayout, Ids, Metadata, PayloadImage};
@@ -52,6 +52,8 @@ pub(crate) struct Host<'h> {
     pub(crate) below: &'h Below,
     /// What its loader does.
     pub(crate) loader: Loader,
+    /// Why nothing is expected of any replaced function, where that is so.
+    pub(crate) no_expectations: Option<LeftOut>,
     /// The payload to write; without it the stages end with check.
     pub(crate) payload: Option<Wanted>,
 }
@@ -97,6 +99,7 @@ pub(crate) fn run(
         exported: &host.below.exported,
         replaced: &host.below.replaced,
         loader: &host.loader,
+        no_expectations: host.no_expectations.or_else(|| no_room_for_expectations(host.payload.as_ref())),
     };
     let selection = Selection::of(&compared, &world);
     note_selection(&selection, findings);
@@ -113,6 +116,11 @@ pub(crate) fn run(
     let image = PayloadImage::link(&patchable, &wanted.funcs, &wanted.ids, &wanted.metadata);
     pause::at("verify");
     verify(host, wanted, image, findings).map(Some)
+}
+
+/// Up to Xen 4.13 a function's entry ends in front of them.
+fn no_room_for_expectations(payload: Option<&Wanted>) -> Option<LeftOut> {
+    payload.is_some_and(|wanted| wanted.funcs.expect.is_none()).then_some(LeftOut::NoRoom)
 }
 
 /// What stands in the way whatever the hypervisor.

@@ -7,6 +7,7 @@ use xsplice_objects::{Class, Hypervisor};
 use xsplice_report::{Diagnostic, Difference, Place, Problems};
 
 use crate::codes;
+use crate::expect::{self, Boot, Expectation};
 use crate::hooks;
 use crate::items::ItemKind;
 use crate::pair::Parts;
@@ -46,6 +47,8 @@ pub struct Replacement {
     pub place: Place,
     /// What differs first.
     pub first_difference: Difference,
+    /// What the hypervisor is to find before it lets the function be replaced.
+    pub expectation: Expectation,
 }
 
 impl Patchable {
@@ -266,6 +269,9 @@ fn check_base(parts: &Parts<'_>, world: &World<'_>, unread: &mut Unread, problem
 fn check_room(selection: &Selection, world: &World<'_>, problems: &mut Problems) -> Vec<Replacement> {
     let mut functions = Vec::new();
     let mut by_address: BTreeMap<u64, String> = BTreeMap::new();
+    // Worth its time only where somebody asks.
+    let wanted = world.no_expectations.is_none() && !selection.replaced.is_empty();
+    let boot = wanted.then(|| Boot::of(world.hypervisor)).flatten();
     for replaced in &selection.replaced {
         let place = replaced.place.clone();
         let mut named: Vec<_> = world.hypervisor.named(&replaced.name).collect();
@@ -347,6 +353,7 @@ fn check_room(selection: &Selection, world: &World<'_>, problems: &mut Problems)
             object: replaced.object.clone(),
             place: replaced.place.clone(),
             first_difference: replaced.first_difference.clone(),
+            expectation: expect::of(world, boot.as_ref(), shipped),
         });
     }
     functions

@@ -6,6 +6,8 @@ use serde::Serialize;
 use xsplice_objects::{HookKind, Hypervisor, RelocKind};
 use xsplice_report::{Because, Difference, Place};
 
+use crate::expect::LeftOut;
+
 /// Index of a piece in a selection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct PieceId(pub usize);
@@ -139,6 +141,8 @@ pub struct World<'w> {
     pub replaced: &'w BTreeSet<String>,
     /// The hypervisor's loader.
     pub loader: &'w Loader,
+    /// Why nothing is expected of any function, where that is so.
+    pub no_expectations: Option<LeftOut>,
 }
 
 impl World<'_> {

@@ -68,7 +68,13 @@ fn explain(source: &Source, flags: &[&str]) -> Found {
     let hypervisor = Hypervisor::parse("xen-syms", &image).expect("a hypervisor");
     let none = BTreeSet::new();
     let loader = xsplice_diff::Loader::default();
-    let world = World { hypervisor: &hypervisor, exported: &none, replaced: &none, loader: &loader };
+    let world = World {
+        hypervisor: &hypervisor,
+        exported: &none,
+        replaced: &none,
+        loader: &loader,
+        no_expectations: None,
+    };
     Found {
         text: std::fs::read_to_string(&path).expect("a source"),
         changes: Changes::of(&compared),

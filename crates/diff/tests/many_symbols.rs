@@ -164,7 +164,13 @@ impl Case {
             needs_functions: false,
             tables_from_upload: true,
         };
-        let world = World { hypervisor: &hypervisor, exported: &none, replaced: &none, loader: &loader };
+        let world = World {
+            hypervisor: &hypervisor,
+            exported: &none,
+            replaced: &none,
+            loader: &loader,
+            no_expectations: None,
+        };
         let selection = Selection::of(&compared, &world);
         clock.done("select");
         let patchable = Patchable::check(selection, &parts, &world)
@@ -180,6 +186,7 @@ impl Case {
             new_size: 24,
             old_size: 28,
             version_at: 32,
+            expect: Some(72),
         };
         let payload = PayloadImage::link(&patchable, &funcs, &ids, &Vec::new());
         clock.done("link");

@@ -61,7 +61,13 @@ fn a_function_that_moves_to_another_source_is_refused() {
     let hypervisor = Hypervisor::parse("xen-syms", &image).expect("a hypervisor");
     let none = BTreeSet::new();
     let loader = xsplice_diff::Loader::default();
-    let world = World { hypervisor: &hypervisor, exported: &none, replaced: &none, loader: &loader };
+    let world = World {
+        hypervisor: &hypervisor,
+        exported: &none,
+        replaced: &none,
+        loader: &loader,
+        no_expectations: None,
+    };
     let problems = Selection::of(&compared, &world).problems;
     let moved: Vec<_> = problems.0.iter().filter(|problem| problem.code == codes::MOVED).collect();
     assert_eq!(moved.len(), 1, "{problems:?}");

@@ -21,8 +21,16 @@ use xsplice_report::{Diagnostic, Kind};
 use xsplice_verify::{VerifyInput, verify};
 
 /// struct livepatch_func of Xen 4.14 and later.
-const FUNCS: FuncsLayout =
-    FuncsLayout { version: 2, size: 104, name: 0, new_addr: 8, new_size: 24, old_size: 28, version_at: 32 };
+const FUNCS: FuncsLayout = FuncsLayout {
+    version: 2,
+    size: 104,
+    name: 0,
+    new_addr: 8,
+    new_size: 24,
+    old_size: 28,
+    version_at: 32,
+    expect: Some(72),
+};
 
 /// What came of a pair.
 #[derive(Default)]
@@ -212,7 +220,13 @@ fn compare(
         .map_err(|problems| problems.into_iter().map(|d| d.what).collect::<Vec<_>>())?;
     let none = BTreeSet::new();
     let loader = expected.loader();
-    let world = World { hypervisor: &hypervisor, exported: &none, replaced: &none, loader: &loader };
+    let world = World {
+        hypervisor: &hypervisor,
+        exported: &none,
+        replaced: &none,
+        loader: &loader,
+        no_expectations: None,
+    };
     let selection = Selection::of(&compared, &world);
     for piece in &selection.pieces {
         *found.pieces.entry(format!("{:?}", piece.kind)).or_default() += 1;
