@@ -6,6 +6,7 @@ mod codes;
 mod codes_tests;
 mod commands;
 mod explanations;
+mod host_note;
 mod inputs;
 mod output;
 mod pause;
