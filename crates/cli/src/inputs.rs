@@ -9,7 +9,7 @@ use xsplice_diff::LeftOut;
 use xsplice_objects::Hypervisor;
 use xsplice_report::{Diagnostic, Place, Problems};
 
-use crate::args::Build;
+use crate::args::{Build, ProveBase};
 use crate::codes::{BAD_ID, ID_NEEDED, INPUT_UNREADABLE, USAGE};
 
 /// The longest build-id in bytes.
@@ -49,6 +49,7 @@ pub(crate) struct Inputs {
     pub(crate) below: Below,
     /// Why nothing is expected of any replaced function, where that is so.
     pub(crate) no_expectations: Option<LeftOut>,
+    pub(crate) prove_base: ProveBase,
     pub(crate) jobs: usize,
     pub(crate) keep_lines: bool,
     /// Another compiler than gcc.
@@ -132,6 +133,7 @@ pub(crate) fn resolve(args: &Build) -> Result<Inputs, Problems> {
         xen_depends,
         below,
         no_expectations,
+        prove_base: args.prove_base,
         jobs: args
             .jobs
             .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),

@@ -12,6 +12,7 @@ mod output;
 mod pause;
 mod pipeline;
 mod progress;
+mod prove;
 mod render;
 mod report;
 mod stages;

@@ -58,6 +58,19 @@ pub(crate) struct Host<'h> {
     pub(crate) payload: Option<Wanted>,
 }
 
+impl Host<'_> {
+    /// What it will have.
+    pub(crate) fn world(&self) -> World<'_> {
+        World {
+            hypervisor: &self.symbols.hypervisor,
+            exported: &self.below.exported,
+            replaced: &self.below.replaced,
+            loader: &self.loader,
+            no_expectations: self.no_expectations.or_else(|| no_room_for_expectations(self.payload.as_ref())),
+        }
+    }
+}
+
 /// What the payload is to be, apart from its content.
 pub(crate) struct Wanted {
     /// The name that the host knows it by.
@@ -94,18 +107,14 @@ pub(crate) fn run(
     note_changes(&compared, findings);
     pause::at("select");
     let Some(host) = host else { return end_with_compare(&parts, &compared, findings).map(|()| None) };
-    let world = World {
-        hypervisor: &host.symbols.hypervisor,
-        exported: &host.below.exported,
-        replaced: &host.below.replaced,
-        loader: &host.loader,
-        no_expectations: host.no_expectations.or_else(|| no_room_for_expectations(host.payload.as_ref())),
-    };
+    let world = host.world();
     let selection = Selection::of(&compared, &world);
     note_selection(&selection, findings);
     pause::at("check");
     let nothing = selection.replaced.is_empty() && selection.hooks.is_empty();
-    let patchable = Patchable::check(selection, &parts, &world)?;
+    let patchable = Patchable::check(selection, &parts, &world)
+        .inspect_err(|_| findings.base = Some(xsplice_diff::base_of(&parts, &world)))?;
+    findings.base = Some(patchable.base().clone());
     findings.problems.extend(patchable.warnings().clone());
     if nothing {
         return Ok(None);

@@ -5,6 +5,7 @@
 //! [`Patchable::check`]. Objects that the patch leaves alone join by [`add_users`]. Nothing here runs a program or reads a file.
 
 mod assembler;
+mod base;
 mod changes;
 mod check;
 pub mod codes;
@@ -29,8 +30,9 @@ mod select;
 mod users;
 mod words;
 
+pub use base::{Base, Differing, How as BaseHow, prove, same_configuration};
 pub use changes::{ChangedData, ChangedFunction, Changes, NamedFunction};
-pub use check::{Patchable, Replacement, layout_problems};
+pub use check::{Patchable, Replacement, base_of, layout_problems};
 pub use compare::{Compared, InitChange, Verdict};
 pub use entries::{Entries, Entry, Field, Spot};
 pub use expect::{Expectation, LeftOut};
