@@ -151,7 +151,9 @@ pub(crate) fn of(world: &World<'_>, boot: Option<&Boot>, function: &Shipped) -> 
         (None, None) => return Expectation::LeftOut(LeftOut::BootUnknown),
         (None, Some(boot)) => boot,
     };
-    if world.replaced.contains(&function.name) {
+    // By any name of it.
+    let is_here = |name: &String| world.hypervisor.named(name).any(|one| one.address == function.address);
+    if world.replaced.iter().any(is_here) {
         return Expectation::LeftOut(LeftOut::ReplacedBelow);
     }
     boot.expectation(world.hypervisor, function)

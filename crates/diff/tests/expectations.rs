@@ -50,6 +50,10 @@ const SOURCE: &str = r#"
     function plain
     .fill 40, 1, 0x90
     done plain
+    .globl plain_too
+    .type plain_too, @function
+    .set plain_too, plain
+    .size plain_too, . - plain
 
     function short
     .fill 4, 1, 0x90
@@ -254,9 +258,11 @@ fn the_shipped_bytes_up_to_the_first_that_boot_rewrites() {
 #[test]
 fn nothing_where_a_payload_below_has_its_jump_or_nobody_wants_it() {
     let made = made();
-    let stacked = made.expectations(&made.image, &["plain"], None);
-    assert_eq!(stacked["plain"], Expectation::LeftOut(LeftOut::ReplacedBelow));
-    assert_eq!(stacked["late"], nops(10));
+    for name in ["plain", "plain_too"] {
+        let stacked = made.expectations(&made.image, &[name], None);
+        assert_eq!(stacked["plain"], Expectation::LeftOut(LeftOut::ReplacedBelow), "{name}");
+        assert_eq!(stacked["late"], nops(10));
+    }
     for why in [LeftOut::Asked, LeftOut::NoRoom, LeftOut::BelowUnknown] {
         let all = made.expectations(&made.image, &["plain"], Some(why));
         assert!(all.values().all(|expectation| *expectation == Expectation::LeftOut(why)), "{all:?}");
