@@ -548,11 +548,19 @@ fn make(
     Ok((state, end.records, original))
 }
 
+/// What holds the configuration (from Xen 4.13 on), which says whether the base is the shipped one; made by the build.
+const CONFIGURATION: &str = "xen/common/config_data.S";
+
 /// The sources that the patch touches, as files of the private copy: known to be needed before anything is built.
 fn touched_sources(plan: &BuildPlan, tree: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
     let is_source = |class: FileClass| matches!(class, FileClass::Source | FileClass::Assembler);
     let touched = plan.touched.iter().filter(|file| is_source(file.class));
-    touched.map(|file| tree.join(&file.path)).filter(|path| path.exists()).map(fs::canonicalize).collect()
+    touched
+        .map(|file| tree.join(&file.path))
+        .filter(|path| path.exists())
+        .map(fs::canonicalize)
+        .chain([Ok(tree.join(CONFIGURATION))])
+        .collect()
 }
 
 fn hash_objects(

@@ -55,6 +55,9 @@ pub struct LoaderTraits {
 const HOOKS: [&str; 8] =
     ["load", "unload", "preapply", "apply", "postapply", "prerevert", "revert", "postrevert"];
 
+/// Bytes of `struct livepatch_expectation`.
+const EXPECTATION: u64 = 32;
+
 /// The source that carries the table of the layout, before that of the hooks.
 const PROBE: &str = r"#include <xen/lib.h>
 #include <xen/types.h>
@@ -185,7 +188,8 @@ fn layout(words: &[u64]) -> Option<FuncsLayout> {
     else {
         return None;
     };
-    let inside = words[2..].iter().all(|offset| offset < size);
+    let room = |at: &u64| at.checked_add(EXPECTATION).is_some_and(|end| end <= *size);
+    let inside = words[2..].iter().all(|offset| offset < size) && rest.first().is_none_or(room);
     inside.then_some(FuncsLayout {
         version: u8::try_from(*version).ok()?,
         size: *size,
@@ -211,6 +215,7 @@ mod tests {
         assert_eq!(layout(&words[..8]).unwrap().expect, None);
         assert_eq!(layout(&words[..7]), None);
         assert_eq!(layout(&[2, 64, 0, 8, 16, 24, 28, 64]), None);
+        assert_eq!(layout(&[2, 104, 0, 8, 16, 24, 28, 32, 73]), None);
     }
 
     #[test]

@@ -182,6 +182,13 @@ pub(crate) struct Build {
     /// Give lines the numbers that the patch gives them: functions that hold one are patched where it moves them
     #[arg(long)]
     pub(crate) keep_lines: bool,
+    /// How much of the rebuilt original is compared with the shipped hypervisor
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = ProveBase::Involved)]
+    pub(crate) prove_base: ProveBase,
+    /// Leave out the shipped first bytes of the replaced functions, which Xen from 4.14 on compares when it applies
+    /// the payload
+    #[arg(long)]
+    pub(crate) no_expect: bool,
     /// Compiler of the hypervisor, a name to find in PATH or a path: the one that the shipped hypervisor was
     /// made with; by default gcc
     #[arg(long, value_name = "PROGRAM")]
@@ -229,6 +236,15 @@ pub(crate) struct Build {
     /// Print what changed first in each function, in both versions, and why each part of the payload is in it
     #[arg(long)]
     pub(crate) explain: bool,
+}
+
+/// How much of the rebuilt original is compared with the shipped hypervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ProveBase {
+    /// The objects that the change is about
+    Involved,
+    /// Every object of the hypervisor
+    All,
 }
 
 /// Compare an object before and after a change.

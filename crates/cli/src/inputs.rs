@@ -5,10 +5,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use xsplice_build::{Adjust, PatchInput};
+use xsplice_diff::LeftOut;
 use xsplice_objects::Hypervisor;
 use xsplice_report::{Allowance, Diagnostic, Place, Problems};
 
-use crate::args::Build;
+use crate::args::{Build, ProveBase};
 use crate::codes::{BAD_ID, ID_NEEDED, INPUT_UNREADABLE, USAGE};
 
 /// The longest build-id in bytes.
@@ -31,6 +32,8 @@ pub(crate) struct Below {
     pub(crate) exported: BTreeSet<String>,
     /// Functions that it replaces.
     pub(crate) replaced: BTreeSet<String>,
+    /// The id that it stands on itself.
+    pub(crate) depends: Option<Vec<u8>>,
 }
 
 /// The resolved command line.
@@ -44,6 +47,9 @@ pub(crate) struct Inputs {
     pub(crate) depends: Option<Vec<u8>>,
     pub(crate) xen_depends: Option<Vec<u8>>,
     pub(crate) below: Below,
+    /// Why nothing is expected of any replaced function, where that is so.
+    pub(crate) no_expectations: Option<LeftOut>,
+    pub(crate) prove_base: ProveBase,
     pub(crate) jobs: usize,
     pub(crate) keep_lines: bool,
     /// Another compiler than gcc.
@@ -113,6 +119,13 @@ pub(crate) fn resolve(args: &Build) -> Result<Inputs, Problems> {
         );
     }
     let (Some(name), true) = (name, problems.0.is_empty()) else { return Err(problems) };
+    // A payload says only what stands directly below it.
+    let lowest = below.depends.as_ref().or(depends.as_ref());
+    let no_expectations = match (args.no_expect, lowest == xen_depends.as_ref()) {
+        (true, _) => Some(LeftOut::Asked),
+        (false, false) => Some(LeftOut::BelowUnknown),
+        (false, true) => None,
+    };
     Ok(Inputs {
         tree: args.tree.clone(),
         config: args.config.clone().unwrap_or_else(|| args.tree.join(xsplice_build::DEBIAN_CONFIG)),
@@ -123,6 +136,8 @@ pub(crate) fn resolve(args: &Build) -> Result<Inputs, Problems> {
         depends,
         xen_depends,
         below,
+        no_expectations,
+        prove_base: args.prove_base,
         jobs: args
             .jobs
             .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),
@@ -235,5 +250,5 @@ fn read_depends(text: &str) -> Result<(Vec<u8>, Below), Problems> {
     };
     let exported = xsplice_verify::exported_names(&bytes)?;
     let replaced = content.funcs.iter().map(|func| func.name.clone()).collect();
-    Ok((id, Below { bytes: Some(bytes), exported, replaced }))
+    Ok((id, Below { bytes: Some(bytes), exported, replaced, depends: content.depends }))
 }

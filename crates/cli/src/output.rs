@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use xsplice_report::{Diagnostic, Place};
 
-use crate::codes::OUTPUT_UNWRITABLE;
+use crate::codes::{OUTPUT_UNWRITABLE, USAGE};
 use crate::report::Report;
 
 const REPORT: &str = "report.json";
@@ -15,6 +15,7 @@ const REPORT: &str = "report.json";
 pub(crate) struct Output {
     dir: PathBuf,
     payload: PathBuf,
+    note: PathBuf,
 }
 
 impl Output {
@@ -22,11 +23,11 @@ impl Output {
     pub(crate) fn prepare(dir: &Path, name: &str) -> Result<Output, Diagnostic> {
         let failed = |error: std::io::Error| unwritable(dir, &error);
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
-        let payload = dir.join(format!("{name}.livepatch"));
-        for file in [payload.clone(), dir.join(REPORT)] {
-            remove(&file)?;
+        let [payload, note, report] = files(dir, name);
+        for file in [&payload, &note, &report] {
+            remove(file)?;
         }
-        Ok(Output { dir: dir.to_owned(), payload })
+        Ok(Output { dir: dir.to_owned(), payload, note })
     }
 
     /// The payload's path.
@@ -42,10 +43,46 @@ impl Output {
         write(&self.dir.join(REPORT), text.as_bytes())
     }
 
+    /// Writes the note for the host.
+    pub(crate) fn write_note(&self, text: &str) -> Result<(), Diagnostic> {
+        write(&self.note, text.as_bytes())
+    }
+
+    /// The note's path.
+    pub(crate) fn note(&self) -> &Path {
+        &self.note
+    }
+
+    /// Removes the note, as far as that can be done.
+    pub(crate) fn remove_note(&self) {
+        let _ = fs_err::remove_file(&self.note);
+    }
+
     /// Writes the payload: complete under its name, or not at all.
     pub(crate) fn write_payload(&self, bytes: &[u8]) -> Result<(), Diagnostic> {
         write(&self.payload, bytes)
     }
+}
+
+/// What a run writes to its folder, and removes there at first: the payload, the note for the host, the report.
+fn files(dir: &Path, name: &str) -> [PathBuf; 3] {
+    [dir.join(format!("{name}.livepatch")), dir.join(format!("{name}.txt")), dir.join(REPORT)]
+}
+
+/// The first of the inputs that a run with this folder and name would overwrite.
+pub(crate) fn overwritten<'i>(
+    dir: &Path,
+    name: &str,
+    inputs: impl IntoIterator<Item = &'i Path>,
+) -> Option<Diagnostic> {
+    let real = |file: &Path| fs_err::canonicalize(file).ok();
+    let written: Vec<PathBuf> = files(dir, name).iter().filter_map(|file| real(file)).collect();
+    let clash = inputs.into_iter().find(|input| real(input).is_some_and(|input| written.contains(&input)))?;
+    Some(
+        Diagnostic::new(USAGE, "one of the inputs has the name of an output")
+            .at(Place::file(clash.to_string_lossy()))
+            .advice("Give another folder with --output, or another name with --name."),
+    )
 }
 
 /// Removes what an earlier run left under this name.

@@ -10,10 +10,12 @@ use xsplice_link::{FuncsLayout, Ids, Metadata};
 use xsplice_objects::{HookKind, Hypervisor, Object};
 use xsplice_report::{Diagnostic, Outcome, Problems};
 
+use crate::args::ProveBase;
 use crate::codes;
 use crate::inputs::{self, Inputs, Symbols};
 use crate::pause;
 use crate::progress::Progress;
+use crate::prove;
 use crate::report::Report;
 use crate::stages::{self, Host, Verified, Wanted};
 
@@ -53,10 +55,16 @@ pub(crate) fn run(
         below: &inputs.below,
         loader: loader(&captured),
         whole: true,
+        no_expectations: inputs.no_expectations,
         payload: Some(wanted(inputs, &captured, report)),
     });
     let rest = |names: &BTreeSet<String>| untouched(&captured, names, progress);
-    let verified = stages::run(&objects, &rest, host.as_ref(), &inputs.allowed, &mut report.findings)?;
+    if let (Some(host), ProveBase::All) = (&host, inputs.prove_base) {
+        progress.say("comparing the original with the shipped hypervisor");
+        prove::all(&captured, host, &mut report.findings)?;
+    }
+    let verified = stages::run(&objects, &rest, host.as_ref(), &inputs.allowed, &mut report.findings)
+        .map_err(|problems| prove::blame_configuration(problems, &captured, host.as_ref()))?;
     if host.is_none() {
         return Err(no_symbols());
     }
@@ -93,7 +101,7 @@ fn loader(captured: &CapturedBuild) -> Loader {
 }
 
 /// Whether an object is part of the hypervisor after boot: 32-bit code runs before it.
-fn is_compared(object: &CapturedObject) -> bool {
+pub(crate) fn is_compared(object: &CapturedObject) -> bool {
     let bit_32 = |bytes: &Option<Vec<u8>>| bytes.as_deref().is_some_and(Object::is_32_bit);
     object.linked && !bit_32(&object.base) && !bit_32(&object.patched)
 }
@@ -153,6 +161,7 @@ fn wanted(inputs: &Inputs, captured: &CapturedBuild, report: &Report) -> Wanted 
         new_size: funcs.new_size,
         old_size: funcs.old_size,
         version_at: funcs.version_offset,
+        expect: funcs.expect,
     };
     let ids = Ids {
         depends: inputs.depends.clone().unwrap_or_default(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use serde::Serialize;
-use xsplice_diff::How;
+use xsplice_diff::{Base, Expectation, How, Replacement};
 use xsplice_report::{Because, Diagnostic, Kind, Place, Problems};
 
 use crate::report::{Findings, PayloadFacts};
@@ -115,6 +115,12 @@ pub(crate) fn summary(report: &crate::report::Report) -> Vec<String> {
     }
     lines.extend(line_numbers(&report.line_numbers.neutral));
     lines.extend(report.built.as_ref().and_then(built));
+    let bases =
+        [(&report.findings.whole_base, "all objects"), (&report.findings.base, "the objects involved")];
+    lines.extend(bases.iter().filter_map(|(base, of)| {
+        let base = base.as_ref().filter(|base| base.functions > 0)?;
+        Some(share(base, of))
+    }));
     lines.extend(findings(&report.findings));
     for reason in &report.nothing {
         lines.push(format!("nothing to patch in {reason}"));
@@ -137,6 +143,7 @@ pub(crate) fn findings(findings: &Findings) -> Vec<String> {
             function.name, function.old_size, function.new_size, function.first_difference
         ));
     }
+    lines.extend(expectations(&findings.functions));
     for hook in &findings.hooks {
         lines.push(format!("{} hook: {} in {}", hook.kind.name(), hook.function, hook.object));
     }
@@ -160,6 +167,44 @@ pub(crate) fn findings(findings: &Findings) -> Vec<String> {
     for change in &findings.init_changes {
         lines.push(format!("at next boot: {} in {}: {}", change.name, change.object, change.what));
     }
+    lines
+}
+
+/// How much of the original is what was shipped.
+fn share(base: &Base, of: &str) -> String {
+    let mut text = format!("base: {} of {} functions of {of} are as shipped", base.identical, base.functions);
+    let rest = [
+        (base.other_content(), "differ in a text or constant only"),
+        (base.not_compared, "were not compared"),
+        (base.not_rebuilt.as_ref().map_or(0, Vec::len), "of the hypervisor were not rebuilt"),
+    ];
+    for (count, what) in rest.into_iter().filter(|(count, _)| *count > 0) {
+        text.push_str(&format!("; {count} {what}"));
+    }
+    text
+}
+
+/// What of the replaced functions Xen is to find at apply, and of which it looks at nothing.
+fn expectations(functions: &[Replacement]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let left_out = |function: &Replacement| match function.expectation {
+        Expectation::LeftOut(why) => Some(why),
+        Expectation::Bytes(_) => None,
+    };
+    if let Some(why) = functions.first().and_then(left_out).filter(|why| why.is_general()) {
+        return vec![format!("expectations left out: {why}")];
+    }
+    let filled = functions.iter().filter(|function| left_out(function).is_none()).count();
+    if filled > 0 {
+        lines.push(format!(
+            "expected at apply: the shipped first bytes of {filled} of {} functions; if a REPLACE finds others, the host \
+             is left unpatched",
+            functions.len()
+        ));
+    }
+    lines.extend(functions.iter().filter_map(|function| {
+        left_out(function).map(|why| format!("expectation left out: {}: {why}", function.name))
+    }));
     lines
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use xsplice_build::{BuildSystem, ConfigChange, LineNumbers, Original, PresetFacts, TouchedFile, Way};
-use xsplice_diff::{Changes, Hook, InitChange, PieceKind, Replacement, ThroughOriginal};
+use xsplice_diff::{Base, Changes, Hook, InitChange, PieceKind, Replacement, ThroughOriginal};
 use xsplice_link::Ids;
 use xsplice_report::{Because, Outcome, Place, Problems};
 use xsplice_verify::Facts;
@@ -66,6 +66,12 @@ pub(crate) struct Findings {
     pub(crate) compared: Vec<String>,
     /// Everything that differs and matters after boot, whether or not a payload can bring it.
     pub(crate) changes: Changes,
+    /// How the objects that the change is about compare with the shipped hypervisor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) base: Option<Base>,
+    /// The same of all objects, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) whole_base: Option<Base>,
     /// What the payload replaces.
     pub(crate) functions: Vec<Replacement>,
     /// What the loader calls, by kind and in the order in which it calls those of one kind.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 use xsplice_diff::{
-    Changes, Compared, Correlated, Input, Loader, ObjectPair, Parts, Patchable, Selection, World,
+    Changes, Compared, Correlated, Input, LeftOut, Loader, ObjectPair, Parts, Patchable, Selection, World,
     layout_problems,
 };
 use xsplice_link::{FuncsLayout, Ids, Metadata, PayloadImage};
@@ -54,8 +54,25 @@ pub(crate) struct Host<'h> {
     pub(crate) loader: Loader,
     /// Whether all objects that the change reaches are compared.
     pub(crate) whole: bool,
+    /// Why nothing is expected of any replaced function, where that is so.
+    pub(crate) no_expectations: Option<LeftOut>,
     /// The payload to write; without it the stages end with check.
     pub(crate) payload: Option<Wanted>,
+}
+
+impl Host<'_> {
+    /// What it will have.
+    pub(crate) fn world<'w>(&'w self, allowed: &'w [Allowance]) -> World<'w> {
+        World {
+            hypervisor: &self.symbols.hypervisor,
+            exported: &self.below.exported,
+            replaced: &self.below.replaced,
+            loader: &self.loader,
+            allowed,
+            whole: self.whole,
+            no_expectations: self.no_expectations.or_else(|| no_room_for_expectations(self.payload.as_ref())),
+        }
+    }
 }
 
 /// What the payload is to be, apart from its content.
@@ -97,19 +114,14 @@ pub(crate) fn run(
     let Some(host) = host else {
         return end_with_compare(&parts, &compared, allowed, findings).map(|()| None);
     };
-    let world = World {
-        hypervisor: &host.symbols.hypervisor,
-        exported: &host.below.exported,
-        replaced: &host.below.replaced,
-        loader: &host.loader,
-        allowed,
-        whole: host.whole,
-    };
+    let world = host.world(allowed);
     let selection = Selection::of(&compared, &world);
     note_selection(&selection, findings);
     pause::at("check");
     let nothing = selection.replaced.is_empty() && selection.hooks.is_empty();
-    let patchable = Patchable::check(selection, &parts, &world)?;
+    let patchable = Patchable::check(selection, &parts, &world)
+        .inspect_err(|_| findings.base = Some(xsplice_diff::base_of(&parts, &world)))?;
+    findings.base = Some(patchable.base().clone());
     findings.problems.extend(patchable.warnings().clone());
     findings.allowed.clone_from(patchable.allowed());
     if nothing {
@@ -126,6 +138,11 @@ pub(crate) fn run(
     let image = PayloadImage::link(&patchable, &wanted.funcs, &wanted.ids, &metadata);
     pause::at("verify");
     verify(host, wanted, image, findings).map(Some)
+}
+
+/// Up to Xen 4.13 a function's entry ends in front of them.
+fn no_room_for_expectations(payload: Option<&Wanted>) -> Option<LeftOut> {
+    payload.is_some_and(|wanted| wanted.funcs.expect.is_none()).then_some(LeftOut::NoRoom)
 }
 
 /// What stands in the way whatever the hypervisor.

@@ -357,6 +357,8 @@ fn the_payload_of_a_pair_is_written_verified_and_has_the_same_bytes_again() {
     let ran = desk.both(OUT);
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{}", ran.stdout);
     assert!(ran.stdout.ends_with("fix.o\n") && ran.stdout.contains("payload: "), "{}", ran.stdout);
+    let expects = "expected at apply: the shipped first bytes of 2 of 2 functions; if a REPLACE finds others";
+    assert!(ran.stdout.contains(expects), "{}", ran.stdout);
     let first = fs::read(desk.path().join("fix.o")).expect("a payload");
 
     let inspected = Command::new(env!("CARGO_BIN_EXE_xsplice"))
@@ -365,7 +367,7 @@ fn the_payload_of_a_pair_is_written_verified_and_has_the_same_bytes_again() {
         .output()
         .expect("the program starts");
     let text = String::from_utf8_lossy(&inspected.stdout).into_owned();
-    for part in ["changed", "caller", ".livepatch.funcs", "object = patched.o"] {
+    for part in ["changed", "caller", ".livepatch.funcs", "object = patched.o", "expects "] {
         assert!(text.contains(part), "{part}: {text}");
     }
 
@@ -555,6 +557,9 @@ int count(struct livepatch_func *func)
         let desk = Desk::pair(&text);
         let ran = desk.both(&["--xen-syms", "xen-syms", "-o", "fix.o"]);
         assert_eq!(ran.code, 0, "version {version}: {}", ran.stderr);
+        let left_out = "expectations left out: this hypervisor knows none (Xen up to 4.13)\n";
+        assert_eq!(ran.stdout.contains(left_out), version == 1, "{}", ran.stdout);
+        assert_eq!(ran.stdout.contains("expected at apply: "), version == 2, "{}", ran.stdout);
         let wrong = if version == 1 { "2" } else { "1" };
         let ran = desk.both(&["--xen-syms", "xen-syms", "-o", "fix.o", "--funcs-version", wrong]);
         let text = format!(
@@ -569,6 +574,14 @@ int count(struct livepatch_func *func)
             .output()
             .expect("the program starts");
         let payload: serde_json::Value = serde_json::from_slice(&inspected.stdout).expect("JSON");
+        let report: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+        let reported = &report["functions"][0]["expectation"];
+        if version == 1 {
+            assert_eq!(reported["left_out"], "no-room");
+        } else {
+            assert!(reported["bytes"].is_string(), "{reported}");
+            assert_eq!(payload["functions"][0]["expectation"], reported["bytes"]);
+        }
         let sections = payload["sections"].as_array().expect("sections");
         let funcs = sections.iter().find(|s| s["name"] == ".livepatch.funcs").expect("the functions");
         assert_eq!(funcs["size"], size);

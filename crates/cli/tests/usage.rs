@@ -138,15 +138,41 @@ fn an_earlier_payload_of_the_name_is_gone_after_a_failure() {
     let usual = ["build", "-s", "tree", "-c", "config", "-o", "out", "-p", "fix.patch"];
     // Without ids the command line itself cannot be followed; with them the tree is no tree.
     for (more, problem) in [(&[][..], Some("id-needed")), (&["--depends", ID, "--xen-depends", ID], None)] {
-        fs::write(out.join("fix.livepatch"), "old").expect("a file");
+        for file in ["fix.livepatch", "fix.txt"] {
+            fs::write(out.join(file), "old").expect("a file");
+        }
         assert_eq!(xsplice(dir.path(), &[&usual[..], more].concat()).code, 1);
-        assert!(!out.join("fix.livepatch").exists());
+        assert!(!out.join("fix.livepatch").exists() && !out.join("fix.txt").exists());
         let report = fs::read_to_string(out.join("report.json")).expect("a report for every outcome");
         let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
         assert_eq!(report["outcome"], "failed");
         assert_eq!(report["exit_code"], 1);
         let problems = report["problems"].as_array().expect("a list");
         assert!(problems.iter().any(|one| problem.is_none_or(|code| one["code"] == code)), "{problems:?}");
+    }
+}
+
+#[test]
+fn no_input_is_overwritten() {
+    let dir = folder();
+    let out = dir.path().join("out");
+    fs::create_dir(&out).expect("a folder");
+    for file in ["fix.txt", "report.json", "fix.livepatch"] {
+        let input = out.join(file);
+        fs::copy(dir.path().join("fix.patch"), &input).expect("a copy");
+        let path = input.to_string_lossy();
+        let args = ["build", "-s", "tree", "-c", "config", "-o", "out", "--name", "fix", "-p", &path];
+        for more in [&[][..], &["--depends", ID, "--xen-depends", ID]] {
+            let ran = xsplice(dir.path(), &[&args[..], more].concat());
+            assert_eq!(ran.code, 1, "{}", ran.stderr);
+            assert!(
+                ran.stderr.contains("error: one of the inputs has the name of an output [usage]"),
+                "{}",
+                ran.stderr
+            );
+            assert!(ran.stderr.contains(file), "{}", ran.stderr);
+            assert!(input.is_file(), "{file} is lost");
+        }
     }
 }
 

@@ -3,17 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use xsplice_objects::{Class, Hypervisor};
+use xsplice_objects::Hypervisor;
 use xsplice_report::{Allowance, Diagnostic, Difference, Place, Problems};
 
+use crate::base::{self, Base, Differing, How};
 use crate::codes;
+use crate::expect::{self, Boot, Expectation};
 use crate::hooks;
 use crate::host;
-use crate::items::ItemKind;
 use crate::layouts;
 use crate::pair::Parts;
 use crate::pieces::{PieceId, World};
-use crate::proof::{self, Proof};
+use crate::proof::Prover;
 use crate::select::Selection;
 
 /// Bytes that the jump to the new code takes (xen/arch/x86/livepatch.c, `ARCH_PATCH_INSN_SIZE`).
@@ -26,6 +27,7 @@ const ENDBR: u64 = 4;
 pub struct Patchable {
     selection: Selection,
     functions: Vec<Replacement>,
+    base: Base,
     warnings: Problems,
     allowed: BTreeSet<String>,
 }
@@ -49,6 +51,8 @@ pub struct Replacement {
     pub place: Place,
     /// What differs first.
     pub first_difference: Difference,
+    /// What the hypervisor is to find before it lets the function be replaced.
+    pub expectation: Expectation,
 }
 
 impl Patchable {
@@ -64,10 +68,16 @@ impl Patchable {
         let mut problems = selection.problems.clone();
         let mut unread = Unread::default();
         layouts::check(parts, world.whole, &mut problems);
-        for part in parts {
-            check_base(part, world, &mut unread, &mut problems);
+        let (mut prover, mut base) = (Prover::new(world.hypervisor), Base::default());
+        let replaced = selection.replaced.iter().map(|replaced| replaced.name.as_str()).collect();
+        let found: Vec<Base> =
+            parts.iter().map(|part| prove(part, &mut prover, world, &mut unread)).collect();
+        found.iter().cloned().for_each(|one| base.extend(one));
+        for (part, found) in parts.iter().zip(&found) {
+            check_base(part, found, &base, &replaced, world, &mut problems);
         }
         unread.warn(&mut problems);
+        problems.extend(base.told("the touched objects", &replaced));
         check_compiler(parts, world, &mut problems);
         let functions = check_room(&selection, world, &mut problems);
         check_new_names(&selection, world, &mut problems);
@@ -76,7 +86,7 @@ impl Patchable {
         let allowed = allow(&mut problems, world.allowed);
         problems.normalise();
         if problems.is_harmless() {
-            Ok(Patchable { selection, functions, warnings: problems, allowed })
+            Ok(Patchable { selection, functions, base, warnings: problems, allowed })
         } else {
             Err(problems)
         }
@@ -90,6 +100,11 @@ impl Patchable {
     /// What it replaces, in order of names.
     pub fn functions(&self) -> &[Replacement] {
         &self.functions
+    }
+
+    /// How the touched objects of the original compare with the hypervisor.
+    pub fn base(&self) -> &Base {
+        &self.base
     }
 
     /// What somebody should know.
@@ -176,70 +191,50 @@ fn check_compiler(parts: &[Parts<'_>], world: &World<'_>, problems: &mut Problem
     );
 }
 
-/// Every function of the touched objects must be in the shipped hypervisor with the same size and code.
-fn check_base(parts: &Parts<'_>, world: &World<'_>, unread: &mut Unread, problems: &mut Problems) {
-    let (mut seen, mut missing, mut different, mut code) = (0, Vec::new(), Vec::new(), Vec::new());
-    for (id, item) in parts.base.iter() {
-        let function = item.kind == ItemKind::Function && item.class == Class::Text && !item.weak;
-        // Labels of assembler code have no size that could be compared.
-        if !function || !item.sized {
-            continue;
-        }
-        seen += 1;
-        let name = parts.base.object.table_name(&item.name, item.local);
-        if world.replaced.contains(&name) || world.exported.contains(&name) {
-            continue;
-        }
-        let sizes: Vec<u64> = world.hypervisor.named(&name).map(|s| s.size).collect();
-        // Assemblers add no FILE symbol: what file's name its locals get is the linker's choice.
-        let nameless = item.local && parts.base.object.file.is_none();
-        if sizes.is_empty() && nameless {
-            seen -= 1;
-        } else if sizes.is_empty() {
-            missing.push(name);
-        } else if !sizes.contains(&item.declared) {
-            let size = sizes[0];
-            different.push(format!("{name} has {} bytes, shipped are {size}", item.declared));
-        } else {
-            let shipped = world.hypervisor.named(&name).filter(|s| s.size == item.declared);
-            // The name may be there several times: one that agrees is enough.
-            let proofs: Vec<Proof> =
-                shipped.map(|shipped| proof::compare(&parts.base, id, shipped, world.hypervisor)).collect();
-            let agrees = proofs.iter().any(|proof| matches!(proof, Proof::Same));
-            let is_unread = !agrees && proofs.iter().any(|proof| matches!(proof, Proof::NoCode));
-            let first = proofs.into_iter().find_map(|proof| match proof {
-                Proof::Differs(what) => Some(what),
-                Proof::Same | Proof::NoCode => None,
-            });
-            unread.of += 1;
-            if is_unread {
-                unread.place.get_or_insert_with(|| parts.pair.place(&item.name));
-                unread.names.push(name);
-            } else if let Some(first) = first.filter(|_| !agrees) {
-                code.push(format!("{name} {first}"));
-            }
-        }
-    }
-    let bad = missing.len() + different.len() + code.len();
-    if bad == 0 {
+/// Compares the functions of an object with the shipped ones.
+fn prove(parts: &Parts<'_>, prover: &mut Prover<'_>, world: &World<'_>, unread: &mut Unread) -> Base {
+    let base = base::of_object(&parts.base, prover, world, &mut |name, plain| {
+        unread.place.get_or_insert_with(|| parts.pair.place(plain));
+        unread.names.push(name);
+    });
+    unread.of += base.sized();
+    base
+}
+
+/// Every function of the touched objects that runs after boot must be in the shipped hypervisor with the same size and
+/// code.
+fn check_base(
+    parts: &Parts<'_>,
+    base: &Base,
+    whole: &Base,
+    replaced: &BTreeSet<&str>,
+    world: &World<'_>,
+    problems: &mut Problems,
+) {
+    let differing: Vec<&Differing> = base.differing.iter().filter(|one| one.is_against(replaced)).collect();
+    if differing.is_empty() {
         return;
     }
-    let list = |names: &[String]| names.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
-    let mut why = String::new();
-    if !different.is_empty() {
-        why.push_str(&format!("Other sizes: {}. ", list(&different)));
-    }
-    if !code.is_empty() {
-        why.push_str(&format!("Other code: {}. ", list(&code)));
-    }
-    if !missing.is_empty() {
-        why.push_str(&format!("Not there: {}. ", list(&missing)));
-    }
-    why.push_str(
-        "The shipped hypervisor was built from other code, another configuration or another compiler.",
+    let list = |title: &str, how: &[How]| {
+        let all = differing.iter().filter(|one| how.contains(&one.how));
+        let words: Vec<String> = all.take(NAMED).map(|one| one.to_string()).collect();
+        if words.is_empty() { String::new() } else { format!("{title}: {}. ", words.join("; ")) }
+    };
+    let why = [
+        list("Other sizes", &[How::Size]),
+        list("Other code", &[How::Code, How::Text]),
+        list("Not there", &[How::Missing]),
+        format!(
+            "The shipped hypervisor was built from other code, flags or compiler: {}",
+            cause(parts, whole, world)
+        ),
+    ]
+    .concat();
+    let what = format!(
+        "{} of {} functions of the rebuilt original disagree with the shipped hypervisor",
+        differing.len(),
+        base.functions
     );
-    let what =
-        format!("{bad} of {seen} functions of the rebuilt original disagree with the shipped hypervisor");
     problems.push(
         Diagnostic::new(codes::BASE_MISMATCH, what)
             .at(Place::object(&parts.pair.path).source(&parts.pair.source, None))
@@ -248,9 +243,46 @@ fn check_base(parts: &Parts<'_>, world: &World<'_>, unread: &mut Unread, problem
     );
 }
 
+/// How many functions a reason names.
+const NAMED: usize = 3;
+
+/// What is most likely of what may be wrong with a base. `whole` is what was found in all objects involved.
+fn cause(parts: &Parts<'_>, whole: &Base, world: &World<'_>) -> String {
+    let shipped = world.hypervisor.compilers();
+    let other = parts.pair.base.compilers().into_iter().find(|compiler| !shipped.contains(compiler));
+    match (other, shipped.first()) {
+        (Some(ours), Some(theirs)) => format!("it was made by {theirs}, and this object by {ours}."),
+        _ if whole.functions < FEW => "too few functions were compared to tell which of these.".into(),
+        _ if whole.identical * 2 < whole.functions => {
+            "most functions that were compared differ, as they do under another optimisation level or other options of \
+             the compiler, or in another configuration."
+                .into()
+        }
+        _ => "most functions that were compared agree, so that the source of these is another one, or something in the \
+              configuration that they depend on."
+            .into(),
+    }
+}
+
+/// Fewer functions than these say nothing about the others.
+const FEW: usize = 4;
+
+/// How the objects of a change compare with the hypervisor.
+pub fn base_of(parts: &[Parts<'_>], world: &World<'_>) -> Base {
+    let mut prover = Prover::new(world.hypervisor);
+    let mut base = Base::default();
+    for part in parts {
+        base.extend(base::of_object(&part.base, &mut prover, world, &mut |_, _| {}));
+    }
+    base
+}
+
 fn check_room(selection: &Selection, world: &World<'_>, problems: &mut Problems) -> Vec<Replacement> {
     let mut functions = Vec::new();
     let mut by_address: BTreeMap<u64, String> = BTreeMap::new();
+    // Worth its time only where somebody asks.
+    let wanted = world.no_expectations.is_none() && !selection.replaced.is_empty();
+    let boot = wanted.then(|| Boot::of(world.hypervisor)).flatten();
     for replaced in &selection.replaced {
         let place = replaced.place.clone();
         let mut named: Vec<_> = world.hypervisor.named(&replaced.name).collect();
@@ -332,6 +364,7 @@ fn check_room(selection: &Selection, world: &World<'_>, problems: &mut Problems)
             object: replaced.object.clone(),
             place: replaced.place.clone(),
             first_difference: replaced.first_difference.clone(),
+            expectation: expect::of(world, boot.as_ref(), shipped),
         });
     }
     functions

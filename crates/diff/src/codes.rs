@@ -98,6 +98,11 @@ pub const NOT_IN_HYPERVISOR: Code =
 /// The shipped hypervisor was built from something else.
 pub const BASE_MISMATCH: Code =
     Code::refusal("base-mismatch", "The rebuilt original disagrees with the shipped hypervisor's symbols.");
+/// Functions that no payload is about are not what was shipped.
+pub const BASE_DIFFERS: Code = Code::warning(
+    "base-differs",
+    "Functions of the rebuilt original that the payload does not replace are not what was shipped.",
+);
 /// The symbol file was stripped of code.
 pub const CODE_NOT_COMPARED: Code = Code::warning(
     "code-not-compared",
@@ -221,6 +226,7 @@ pub const ALL: &[Code] = &[
     AMBIGUOUS_NAME,
     NOT_IN_HYPERVISOR,
     BASE_MISMATCH,
+    BASE_DIFFERS,
     CODE_NOT_COMPARED,
     OTHER_COMPILER,
     ENTRY_SIZE,

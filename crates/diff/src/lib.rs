@@ -5,6 +5,7 @@
 //! [`Patchable::check`]. Objects that the patch leaves alone join by [`add_users`]. Nothing here runs a program or reads a file.
 
 mod assembler;
+mod base;
 mod callgraph;
 mod changes;
 mod check;
@@ -12,6 +13,7 @@ pub mod codes;
 mod compare;
 mod difference;
 mod entries;
+mod expect;
 mod flow;
 mod flow_graph;
 mod guards;
@@ -31,10 +33,12 @@ mod select;
 mod users;
 mod words;
 
+pub use base::{Base, Differing, How as BaseHow, prove, same_configuration};
 pub use changes::{ChangedData, ChangedFunction, Changes, NamedFunction};
-pub use check::{Patchable, Replacement, allow};
+pub use check::{Patchable, Replacement, allow, base_of};
 pub use compare::{Compared, InitChange, Verdict};
 pub use entries::{Entries, Entry, Field, Spot};
+pub use expect::{Expectation, LeftOut};
 pub use items::{Item, ItemId, ItemKind, Items};
 pub use layouts::layout_problems;
 pub use meaning::{Content, EntryMeaning, Fingerprint, Known, Meaning, View};

@@ -6,6 +6,8 @@ use serde::Serialize;
 use xsplice_objects::{HookKind, Hypervisor, RelocKind};
 use xsplice_report::{Allowance, Because, Difference, Place};
 
+use crate::expect::LeftOut;
+
 /// Index of a piece in a selection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct PieceId(pub usize);
@@ -143,6 +145,8 @@ pub struct World<'w> {
     pub allowed: &'w [Allowance],
     /// Whether all objects that the change reaches are compared: those that read a changed header among them.
     pub whole: bool,
+    /// Why nothing is expected of any function, where that is so.
+    pub no_expectations: Option<LeftOut>,
 }
 
 impl World<'_> {

@@ -75,6 +75,7 @@ fn explain(source: &Source, flags: &[&str]) -> Found {
         loader: &loader,
         allowed: &[],
         whole: true,
+        no_expectations: None,
     };
     Found {
         text: std::fs::read_to_string(&path).expect("a source"),

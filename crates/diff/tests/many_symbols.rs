@@ -171,6 +171,7 @@ impl Case {
             loader: &loader,
             allowed: &[],
             whole: true,
+            no_expectations: None,
         };
         let selection = Selection::of(&compared, &world);
         clock.done("select");
@@ -187,6 +188,7 @@ impl Case {
             new_size: 24,
             old_size: 28,
             version_at: 32,
+            expect: Some(72),
         };
         let payload = PayloadImage::link(&patchable, &funcs, &ids, &Vec::new());
         clock.done("link");

@@ -90,8 +90,15 @@ fn with_selection(
         needs_functions: false,
         tables_from_upload: true,
     };
-    let world =
-        World { hypervisor, exported: &none, replaced: &none, loader: &loader, allowed: &[], whole: true };
+    let world = World {
+        hypervisor,
+        exported: &none,
+        replaced: &none,
+        loader: &loader,
+        allowed: &[],
+        whole: true,
+        no_expectations: None,
+    };
     let selection = Selection::of(&compared, &world);
     look(&selection);
     Patchable::check(selection, &parts, &world)

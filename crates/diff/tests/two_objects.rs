@@ -68,6 +68,7 @@ fn a_function_that_moves_to_another_source_is_refused() {
         loader: &loader,
         allowed: &[],
         whole: true,
+        no_expectations: None,
     };
     let problems = Selection::of(&compared, &world).problems;
     let moved: Vec<_> = problems.0.iter().filter(|problem| problem.code == codes::MOVED).collect();

@@ -37,6 +37,11 @@ pub fn has_section(bytes: &[u8], name: &str) -> bool {
     header(bytes, name).is_some()
 }
 
+/// Where the content of the section of that name starts in the file.
+pub fn section_offset(bytes: &[u8], name: &str) -> Option<usize> {
+    number(bytes, header(bytes, name)? + SH_OFFSET, 8)
+}
+
 /// Hides a section from a loader: it gets another name and is no longer loaded, so that its relocations
 /// are not applied either. Nothing else of the file changes. `None` if there is no such section.
 pub fn hide_section(bytes: &[u8], name: &str) -> Option<Vec<u8>> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use object::elf;
 use sha1::{Digest, Sha1};
-use xsplice_diff::{Patchable, PieceId, PieceKind, Target};
+use xsplice_diff::{Expectation, Patchable, PieceId, PieceKind, Target};
 use xsplice_objects::{HookKind, RelocKind};
 
 use crate::{emit, note};
@@ -26,6 +26,13 @@ pub struct FuncsLayout {
     pub old_size: u64,
     /// Offset of `version`.
     pub version_at: u64,
+    /// Offset of `expect`, a byte of bits and 31 of data, in layouts that have it.
+    pub expect: Option<u64>,
+}
+
+impl FuncsLayout {
+    /// Bytes of `struct livepatch_expectation`.
+    pub const EXPECTATION: u64 = 32;
 }
 
 /// What the payload stands on; ids in bytes.
@@ -115,6 +122,10 @@ pub(crate) struct Layout {
 const ALLOC: u64 = elf::SHF_ALLOC.0;
 const CODE: u64 = ALLOC | elf::SHF_EXECINSTR.0;
 const WRITE: u64 = ALLOC | elf::SHF_WRITE.0;
+
+/// In the first byte of `struct livepatch_expectation`: bit 0 says that it counts, five bits how many bytes do.
+const EXPECT_ENABLED: u8 = 1;
+const EXPECT_LEN: u8 = 1;
 
 /// The sections that pieces go to, in the order of the file.
 const HOMES: &[(PieceKind, &str, u64)] = &[
@@ -275,6 +286,10 @@ impl Layout {
             put(funcs.new_size, &(function.new_size as u32).to_le_bytes());
             put(funcs.old_size, &(function.old_size as u32).to_le_bytes());
             put(funcs.version_at, &[funcs.version]);
+            if let (Some(at), Expectation::Bytes(expected)) = (funcs.expect, &function.expectation) {
+                put(at, &[EXPECT_ENABLED | (expected.len() as u8) << EXPECT_LEN]);
+                put(at + 1, expected);
+            }
             let mut refer = |at: u64, referent: Referent, addend: i64| {
                 relocations.push(Relocation { offset: start + at, kind: RelocKind::Abs64, referent, addend });
             };

@@ -12,6 +12,19 @@ use crate::model::{Home, Object, RelocKind, Relocation, Section, SectionId, Symb
 
 type Header = elf::FileHeader64<Endianness>;
 
+/// The FILE symbol that counts for local symbols: the last one in front of the first of them. Sources that are compiled
+/// several times name their objects by one of their own (`.file` in xen/arch/x86/mm/shadow/multi.c up to 4.15).
+fn file_of(symbols: &[Symbol]) -> Option<&Symbol> {
+    let is_file = |symbol: &&Symbol| symbol.kind == SymbolKind::File;
+    let is_named = |symbol: &Symbol| {
+        symbol.local
+            && !symbol.name.is_empty()
+            && !matches!(symbol.kind, SymbolKind::File | SymbolKind::Section)
+    };
+    let first = symbols.iter().position(is_named).unwrap_or(symbols.len());
+    symbols[..first].iter().rfind(is_file).or_else(|| symbols.iter().find(is_file))
+}
+
 impl Object {
     /// Whether the bytes are a 32-bit ELF file, as boot code that runs before long mode is.
     pub fn is_32_bit(bytes: &[u8]) -> bool {
@@ -102,7 +115,7 @@ impl Object {
         if !problems.0.is_empty() {
             return Err(problems);
         }
-        let file = symbols.iter().find(|s| s.kind == SymbolKind::File).map(|s| s.name.clone());
+        let file = file_of(&symbols).map(|symbol| symbol.name.clone());
         Ok(Object { path: path.to_owned(), sections, symbols, file })
     }
 }

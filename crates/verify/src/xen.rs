@@ -52,6 +52,8 @@ pub struct XenSymbols<'a> {
     /// Bytes of the longest of these.
     longest_rewritten: u64,
     sealable: Vec<u64>,
+    /// Whether the file holds the list of alternatives: else what boot rewrites is not known.
+    knows_boot: bool,
 }
 
 /// One symbol that Xen's own table holds.
@@ -104,6 +106,7 @@ impl<'a> XenSymbols<'a> {
             rewritten: Vec::new(),
             longest_rewritten: 0,
             sealable: Vec::new(),
+            knows_boot: false,
         };
         let start = xen.bound("_start").or_else(|| xen.bound("_stext"));
         // The area for payloads begins where the last 2 MiB page of the image ends.
@@ -119,6 +122,7 @@ impl<'a> XenSymbols<'a> {
         xen.rewritten = xen.rewritten_at_boot();
         xen.longest_rewritten = xen.rewritten.iter().map(|range| range.end - range.start).max().unwrap_or(0);
         xen.sealable = xen.sealed_at_boot();
+        xen.knows_boot = xen.table("__alt_instructions", "__alt_instructions_end").is_some();
         Ok(xen)
     }
 
@@ -239,9 +243,10 @@ impl<'a> XenSymbols<'a> {
     }
 
     /// How many bytes from `address` on are the same in memory as in the file, at most `size`: up to the
-    /// first that boot rewrites as an alternative or an altcall; none where Xen may seal an ENDBR64.
+    /// first that boot rewrites as an alternative or an altcall; none where Xen may seal an ENDBR64, or where the file
+    /// does not say what boot rewrites.
     pub fn stable_bytes(&self, address: u64, size: u64) -> u64 {
-        if self.sealable.binary_search(&address).is_ok() {
+        if !self.knows_boot || self.sealable.binary_search(&address).is_ok() {
             return 0;
         }
         let end = address.saturating_add(size);
@@ -259,7 +264,9 @@ impl<'a> XenSymbols<'a> {
     /// The bytes between two bounding symbols.
     fn table(&self, start: &str, end: &str) -> Option<(u64, &'a [u8])> {
         let (start, end) = (self.bound(start)?, self.bound(end)?);
-        Some((start, self.bytes_at(start, end.checked_sub(start)?)?))
+        // An empty one may be in no section.
+        let bytes = if start == end { Some(&[][..]) } else { self.bytes_at(start, end.checked_sub(start)?) };
+        Some((start, bytes?))
     }
 
     /// The ranges that boot rewrites: originals of alternatives with their padding, and call sites.
@@ -293,9 +300,32 @@ impl<'a> XenSymbols<'a> {
         let data = table.map(|(_, data)| data).unwrap_or_default();
         let mut all: Vec<u64> = data.chunks_exact(8).filter_map(|raw| elf::u64_at(raw, 0)).collect();
         all.retain(|&address| address != 0);
+        all.extend(table.into_iter().flat_map(|(start, data)| self.sealed_later(start, data.len() as u64)));
         all.sort_unstable();
         all.dedup();
         all
+    }
+
+    /// The functions that code of init puts into a table of `size` bytes at `start` while it runs, as `start_vmx` does
+    /// with what depends on the processor: both stand there as the end of an instruction's displacement, or whole.
+    /// More than these may be found, since instructions are not told apart.
+    fn sealed_later(&self, start: u64, size: u64) -> Vec<u64> {
+        let pads = |address: &u64| self.bytes_at(*address, ENDBR.len() as u64) == Some(&ENDBR);
+        let is_function = |address: &u64| self.at(*address).any(|symbol| symbol.is_function);
+        let mut found = Vec::new();
+        for symbol in self.symbols.iter().filter(|s| s.is_function && self.in_init(s.address)) {
+            let Some(code) = self.bytes_at(symbol.address, symbol.size) else { continue };
+            let ends = code.windows(4).enumerate().filter_map(|(at, raw)| {
+                let end = symbol.address.wrapping_add(at as u64 + 4);
+                Some(end.wrapping_add_signed(i64::from(elf::u32_at(raw, 0)? as i32)))
+            });
+            let wholes = code.windows(8).filter_map(|raw| elf::u64_at(raw, 0));
+            let named: Vec<u64> = ends.chain(wholes).collect();
+            if named.iter().any(|address| address.wrapping_sub(start) < size) {
+                found.extend(named.into_iter().filter(|address| is_function(address) && pads(address)));
+            }
+        }
+        found
     }
 }
 

@@ -319,6 +319,39 @@ fn expectations_are_what_was_shipped() {
     });
 }
 
+/// An expectation of a function's ENDBR64, judged against a changed hypervisor.
+fn expects_a_landing_pad(change: impl FnOnce(&mut Elf)) -> Verdict {
+    let (mut xen, mut payload) = (sample::xen(), sample::payload());
+    change(&mut xen);
+    retarget(&mut payload, "target_fn", 32);
+    expect(&mut payload, &[0xf3, 0x0f, 0x1e, 0xfa], 0);
+    let (xen, payload) = (xen.write(), payload.write());
+    verify(&VerifyInput { payload: &payload, name: "n", xen_syms: Some(&xen), ..Default::default() })
+}
+
+/// Boot code that takes the address of target_fn and refers to the place so far behind the start of the table of
+/// functions to be sealed, which has 8 bytes.
+fn boot_code(xen: &mut Elf, behind: u32) {
+    const CODE: u64 = sample::INIT + 0x20;
+    // lea target_fn(%rip),%rax; mov %rax,TABLE(%rip).
+    let mut code = vec![0x48, 0x8d, 0x05];
+    code.extend((sample::TEXT + 0x200).wrapping_sub(CODE + 7).to_le_bytes()[..4].iter());
+    code.extend([0x48, 0x89, 0x05]);
+    code.extend((sample::INIT + 0x1080 - (CODE + 14)).wrapping_add(behind.into()).to_le_bytes()[..4].iter());
+    xen.sec(".init.text").data[0x20..0x2e].copy_from_slice(&code);
+    xen.symbol("fills_fn", 3, CODE, 14, FUNC, GLOBAL);
+}
+
+#[test]
+fn an_expectation_needs_what_boot_leaves_alone() {
+    says(&[], &expects_a_landing_pad(|_| {}));
+    says(&[codes::EXPECTATION], &expects_a_landing_pad(|xen| boot_code(xen, 0)));
+    says(&[codes::EXPECTATION], &expects_a_landing_pad(|xen| boot_code(xen, 7)));
+    says(&[], &expects_a_landing_pad(|xen| boot_code(xen, 8)));
+    // Without the list of alternatives nobody knows.
+    says(&[codes::EXPECTATION], &expects_a_landing_pad(|xen| xen.rename("__alt_instructions", "elsewhere")));
+}
+
 #[test]
 fn no_expectation_where_a_payload_below_has_its_jump() {
     let replaced = |bytes: &'static [u8]| {

@@ -312,6 +312,7 @@ impl Stages<'_> {
             loader: &loader,
             allowed: &[],
             whole: true,
+            no_expectations: None,
         };
         let selection = Selection::of(&compared, &world);
         let nothing = selection.replaced.is_empty();
@@ -355,6 +356,7 @@ impl Stages<'_> {
             new_size: funcs.new_size,
             old_size: funcs.old_size,
             version_at: funcs.version_offset,
+            expect: funcs.expect,
         };
         let id = self.shipped.hypervisor.build_id().to_vec();
         let ids = Ids { depends: id.clone(), xen_depends: id };

@@ -1,28 +1,32 @@
 //! `xsplice build`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use xsplice_build::{Launch, Request, Toolchain};
 use xsplice_link::Ids;
-use xsplice_report::{Outcome, Problems};
+use xsplice_report::{Diagnostic, Outcome, Problems};
 
-use crate::args::Build;
+use crate::args::{Build, ProveBase};
 use crate::codes;
 use crate::inputs::{self, Inputs};
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::pipeline;
 use crate::place::BuildPlace;
 use crate::progress::Progress;
 use crate::report::{PayloadFacts, Report};
 use crate::stages::Verified;
-use crate::{pause, render};
+use crate::{host_note, pause, render};
 
 pub(crate) fn run(args: &Build, quiet: bool, json: bool) -> Outcome {
     let inputs = match inputs::resolve(args) {
         Ok(inputs) => inputs,
         Err(problems) => return not_begun(args, problems, json),
     };
-    let output = match Output::prepare(&inputs.output, &inputs.name) {
+    let prepared = match clash(args, &inputs.name) {
+        Some(clash) => Err(clash),
+        None => Output::prepare(&inputs.output, &inputs.name),
+    };
+    let output = match prepared {
         Ok(output) => output,
         Err(problem) => {
             render::problems(&problem.into());
@@ -50,7 +54,7 @@ pub(crate) fn run(args: &Build, quiet: bool, json: bool) -> Outcome {
     }
     pause::at("write");
     if let (Some(payload), Outcome::Done, false) = (payload, report.outcome, xsplice_process::interrupted())
-        && let Err(problem) = output.write_payload(payload.bytes())
+        && let Err(problem) = write_out(&payload, &report, &output)
     {
         report.findings.problems.push(problem);
         report.payload = None;
@@ -63,6 +67,22 @@ pub(crate) fn run(args: &Build, quiet: bool, json: bool) -> Outcome {
     report.outcome
 }
 
+/// An input that the run would remove: nobody may lose it.
+fn clash(args: &Build, name: &str) -> Option<Diagnostic> {
+    let given = [&args.config].into_iter().chain(&args.patches).chain(&args.xen_syms);
+    let below = args.depends.iter().map(std::path::Path::new);
+    output::overwritten(&args.output, name, given.map(PathBuf::as_path).chain(below))
+}
+
+/// The payload comes last: where it is, the note is too.
+fn write_out(payload: &Verified, report: &Report, output: &Output) -> Result<(), Diagnostic> {
+    if let Some(note) = host_note::render(report) {
+        output.write_note(&note)?;
+    }
+    // A note without its payload is about nothing.
+    output.write_payload(payload.bytes()).inspect_err(|_| output.remove_note())
+}
+
 /// A command line that cannot be followed: the report says so too, and nothing of an earlier run can be taken for
 /// the result of this one.
 fn not_begun(args: &Build, problems: Problems, json: bool) -> Outcome {
@@ -73,7 +93,10 @@ fn not_begun(args: &Build, problems: Problems, json: bool) -> Outcome {
         let mut report = Report::new(&name, patches);
         report.findings.problems = problems.clone();
         report.end(outcome);
-        let written = Output::prepare(&args.output, &name).and_then(|output| output.write_report(&report));
+        let written = match clash(args, &name) {
+            Some(clash) => Err(clash),
+            None => Output::prepare(&args.output, &name).and_then(|output| output.write_report(&report)),
+        };
         if let Err(problem) = written {
             report.findings.problems.push(problem);
         }
@@ -99,6 +122,7 @@ fn request(args: &Build, inputs: &Inputs, cache: &Path, report: &mut Report) -> 
         Request::new(&inputs.tree, inputs.patches.clone(), &inputs.config, cache, wrapper, &inputs.output);
     request.jobs = inputs.jobs;
     request.keep_lines = inputs.keep_lines;
+    request.whole = inputs.prove_base == ProveBase::All;
     request.adjust = inputs.adjust;
     request.want_symbols = inputs.symbols.is_none();
     request.make_vars.clone_from(&inputs.make_vars);
@@ -176,6 +200,9 @@ fn show(report: &Report, output: &Output, quiet: bool, json: bool, explain: bool
     }
     if !quiet {
         render::hint(&report.findings.problems);
+    }
+    if report.outcome == Outcome::Done && !quiet {
+        render::line(&format!("for the host: {}", output.note().to_string_lossy()));
     }
     if report.outcome == Outcome::Done && !json {
         render::data(&output.payload().to_string_lossy());

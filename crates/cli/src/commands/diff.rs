@@ -75,7 +75,8 @@ fn compare(args: &Diff, report: &mut DiffReport) -> Result<Outcome, Problems> {
     let host = match &symbols {
         Some(symbols) => {
             let payload = wanted(args, &pair, symbols)?;
-            Some(Host { symbols, below: &below, loader: loader(payload.as_ref()), whole: false, payload })
+            let loader = loader(payload.as_ref());
+            Some(Host { symbols, below: &below, loader, whole: false, no_expectations: None, payload })
         }
         None => None,
     };
@@ -219,8 +220,8 @@ fn wanted(args: &Diff, pair: &Pair, symbols: &Symbols) -> Result<Option<Wanted>,
 /// struct livepatch_func as xen/include/public/sysctl.h has it for x86-64, where only the version says which: of
 /// Xen 4.11 to 4.13 (version 1), and of 4.14 and later (version 2, with an expectation behind it).
 fn published(version: u8) -> FuncsLayout {
-    let size = if version == 1 { 64 } else { 104 };
-    FuncsLayout { version, size, name: 0, new_addr: 8, new_size: 24, old_size: 28, version_at: 32 }
+    let (size, expect) = if version == 1 { (64, None) } else { (104, Some(72)) };
+    FuncsLayout { version, size, name: 0, new_addr: 8, new_size: 24, old_size: 28, version_at: 32, expect }
 }
 
 /// The structure as an object describes it; the expectation came with version 2.
@@ -228,16 +229,21 @@ fn measured(layout: &Layout) -> Option<FuncsLayout> {
     let at = |name: &str, bits: u64| {
         layout.field(name).filter(|field| field.bits == bits && field.at_bit % 8 == 0).map(|f| f.at_bit / 8)
     };
-    let expects =
-        layout.fields.iter().any(|field| field.name == "expect" || field.name.starts_with("expect."));
+    let expects = |name: &str| name == "expect" || name.starts_with("expect.");
+    let expect =
+        layout.fields.iter().filter(|field| expects(&field.name)).map(|field| field.at_bit / 8).min();
+    if expect.is_some_and(|at| at + FuncsLayout::EXPECTATION > layout.size) {
+        return None;
+    }
     Some(FuncsLayout {
-        version: if expects { 2 } else { 1 },
+        version: if expect.is_some() { 2 } else { 1 },
         size: layout.size,
         name: at("name", 64)?,
         new_addr: at("new_addr", 64)?,
         new_size: at("new_size", 32)?,
         old_size: at("old_size", 32)?,
         version_at: at("version", 8)?,
+        expect,
     })
 }
 

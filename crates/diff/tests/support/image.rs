@@ -2,7 +2,7 @@
 //!
 //! Read with another parser than the code under test, and with a loader of some lines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use goblin::elf::section_header::{SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, SHT_RELA};
 use goblin::elf::sym::{STT_FILE, STT_FUNC, STT_SECTION};
@@ -164,8 +164,11 @@ impl Image {
             let word = |at: usize| u64::from_le_bytes(entry[at..at + 8].try_into().expect("eight bytes"));
             let half = |at: usize| u32::from_le_bytes(entry[at..at + 4].try_into().expect("four bytes"));
             let name = self.text(word(0)).ok_or("the name of a replaced function is not there")?;
-            hypervisor.address(&name)?;
-            if word(16) != 0 || entry[32] != 2 || entry[33..].iter().any(|&b| b != 0) {
+            let old = hypervisor.address(&name)?;
+            if entry[72..] != expectation(hypervisor, old, half(28).into()) {
+                return Err(format!("the entry of {name} expects {:02x?}", &entry[72..]));
+            }
+            if word(16) != 0 || entry[32] != 2 || entry[33..72].iter().any(|&b| b != 0) {
                 return Err(format!("the entry of {name} holds other things than it should"));
             }
             funcs.push(Func {
@@ -176,6 +179,22 @@ impl Image {
             });
         }
         Ok(funcs)
+    }
+
+    /// Addresses of the bytes that boot rewrites: alternatives with their padding, and calls to be made direct.
+    fn rewritten(&self) -> BTreeSet<u64> {
+        let bounds = |start: &str, end: &str| self.address(start).and_then(|s| Ok(s..self.address(end)?));
+        let mut all = BTreeSet::new();
+        for at in bounds("__alt_instructions", "__alt_instructions_end").unwrap_or(0..0).step_by(14) {
+            let lengths = self.bytes(at + 10, 3).unwrap_or(&[0; 3]);
+            let start = self.follow(at, at, 32).unwrap_or_default();
+            all.extend(start..start + u64::from(lengths[0]) + u64::from(lengths[2]));
+        }
+        for at in bounds("__alt_call_sites_start", "__alt_call_sites_end").unwrap_or(0..0).step_by(4) {
+            let start = self.follow(at, at, 32).unwrap_or_default();
+            all.extend(start..start + 6);
+        }
+        all
     }
 
     /// The one address of a name.
@@ -238,4 +257,19 @@ impl Image {
         let covers = |n: &&Name| n.address == address || n.address < address && address - n.address < n.size;
         self.names.iter().filter(covers).map(|n| (n, address - n.address)).collect()
     }
+}
+
+/// What an entry is to expect of a function at that address: a byte with bit 0 set and the number of bytes above it,
+/// then what is shipped there, up to 31 bytes and the first that boot rewrites. Zeroes where nothing of the function's
+/// own is left; ENDBR64 says nothing.
+fn expectation(hypervisor: &Image, old: u64, size: u64) -> [u8; 32] {
+    let rewritten = hypervisor.rewritten();
+    let kept = (old..old + size.min(31)).take_while(|address| !rewritten.contains(address)).count() as u64;
+    let code = hypervisor.bytes(old, kept).unwrap_or_default();
+    let mut expected = [0; 32];
+    if !matches!(code, [] | [0xf3] | [0xf3, 0x0f] | [0xf3, 0x0f, 0x1e] | [0xf3, 0x0f, 0x1e, 0xfa]) {
+        expected[0] = 1 + 2 * kept as u8;
+        expected[1..=code.len()].copy_from_slice(code);
+    }
+    expected
 }

@@ -21,8 +21,16 @@ use xsplice_report::{Diagnostic, Kind};
 use xsplice_verify::{VerifyInput, verify};
 
 /// struct livepatch_func of Xen 4.14 and later.
-const FUNCS: FuncsLayout =
-    FuncsLayout { version: 2, size: 104, name: 0, new_addr: 8, new_size: 24, old_size: 28, version_at: 32 };
+const FUNCS: FuncsLayout = FuncsLayout {
+    version: 2,
+    size: 104,
+    name: 0,
+    new_addr: 8,
+    new_size: 24,
+    old_size: 28,
+    version_at: 32,
+    expect: Some(72),
+};
 
 /// What came of a pair.
 #[derive(Default)]
@@ -219,6 +227,7 @@ fn compare(
         loader: &loader,
         allowed: &[],
         whole: true,
+        no_expectations: None,
     };
     let selection = Selection::of(&compared, &world);
     for piece in &selection.pieces {

@@ -349,11 +349,11 @@ fn says(step: &StepResult, wanted: &[&str]) -> Result<(), String> {
     equal(&format!("what hooks say at \"{}\"", step.name), &lines.collect::<Vec<_>>(), &wanted.to_vec())
 }
 
-fn equal<T: PartialEq + std::fmt::Debug>(what: &str, is: &T, wanted: &T) -> Result<(), String> {
+pub fn equal<T: PartialEq + std::fmt::Debug + ?Sized>(what: &str, is: &T, wanted: &T) -> Result<(), String> {
     if is == wanted { Ok(()) } else { Err(format!("{what}: {is:?} where {wanted:?} was expected")) }
 }
 
-fn answer(step: &StepResult) -> Result<i64, String> {
+pub fn answer(step: &StepResult) -> Result<i64, String> {
     let text = step.stdout.text.trim();
     text.parse().map_err(|error| format!("{}: \"{text}\": {error}; {}", step.name, step.stderr.text))
 }
@@ -374,13 +374,13 @@ fn texts(probes: &Probes<'_>, without: &str, with: &str) -> Result<(), String> {
 
 /// A payload that was built.
 #[derive(Clone)]
-struct Payload {
-    path: PathBuf,
+pub struct Payload {
+    pub path: PathBuf,
     functions: Vec<String>,
 }
 
 /// The payload of a recipe, built once.
-fn payload(setup: &Setup, recipe: &Recipe) -> Result<Payload, String> {
+pub fn payload(setup: &Setup, recipe: &Recipe) -> Result<Payload, String> {
     static BUILT: Mutex<BTreeMap<String, Result<Payload, String>>> = Mutex::new(BTreeMap::new());
     let mut built = BUILT.lock().map_err(|error| error.to_string())?;
     if let Some(known) = built.get(recipe.name) {
@@ -394,7 +394,7 @@ fn payload(setup: &Setup, recipe: &Recipe) -> Result<Payload, String> {
     result
 }
 
-fn boot(setup: &Setup, payloads: &[PathBuf], steps: Vec<Step>) -> Result<BootReport, String> {
+pub fn boot(setup: &Setup, payloads: &[PathBuf], steps: Vec<Step>) -> Result<BootReport, String> {
     static PROGRAM: OnceLock<Result<Vec<u8>, String>> = OnceLock::new();
     let program = PROGRAM.get_or_init(|| hypercall_program(setup)).clone()?;
     let mut plan = Plan::script(payloads, steps);

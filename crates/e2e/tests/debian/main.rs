@@ -6,7 +6,9 @@
 //! machine is reported as ignored with the reason; with `CI=true` it is a failure.
 
 mod answers;
+mod base;
 mod boots;
+mod expectations;
 mod killed;
 mod launchers;
 mod refusals;
@@ -23,7 +25,11 @@ type Test = fn() -> Result<Completion, Failed>;
 const TESTS: &[(&str, Test)] = &[
     ("stack::the_upper_payload_uses_the_lower_one", boots::stack),
     ("hooks::a_preapply_hook_says_no", boots::veto),
+    ("expectations::one_that_is_wrong_stops_the_apply", expectations::wrong),
+    ("expectations::none_where_a_payload_below_has_its_jump", expectations::below),
+    ("expectations::left_out_where_nobody_wants_them_or_knows_what_is_below", expectations::left_out),
     ("stack::without_the_lower_one_it_is_refused", boots::stack_without_lower),
+    ("base::all_functions_of_the_original_are_as_shipped", base::shipped),
     ("verify::the_loader_answers_as_it_is_said_to", answers::loader),
     ("refusals::a_patch_that_does_not_apply", refusals::does_not_apply),
     ("refusals::a_configuration_without_live_patching", refusals::livepatch_off),

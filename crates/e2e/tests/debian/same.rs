@@ -50,7 +50,7 @@ fn foreign_tree(setup: &Setup, name: &str) -> Result<PathBuf, String> {
 }
 
 fn the_usual_payload(setup: &Setup) -> Result<Vec<u8>, String> {
-    setup.payload(&recipes::NEW_STATIC)?.bytes()
+    setup.payload(&recipes::NEW_STATIC)?.bytes_and_note()
 }
 
 fn build<'a>(setup: &'a Setup, tree: &Path) -> Result<Build<'a>, String> {
@@ -152,7 +152,7 @@ fn killed_then_same(setup: &Setup, build: &Build<'_>, program: &Path, wanted: &[
     }
     let output = with_program(&mut build.command()).output().map_err(|error| error.to_string())?;
     let built = build.ended(output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned());
-    if built.bytes()? == wanted { Ok(()) } else { Err("the bytes differ".to_owned()) }
+    if built.bytes_and_note()? == wanted { Ok(()) } else { Err("the bytes differ".to_owned()) }
 }
 
 /// One job instead of several, with the kept original build.
@@ -161,7 +161,7 @@ pub fn same_bytes_with_one_job() -> Outcome {
         let wanted = the_usual_payload(setup)?;
         let mut build = build(setup, &setup.debian.source_tree)?;
         build.args = vec!["-j1".to_owned()];
-        if build.run()?.bytes()? == wanted { Ok(()) } else { Err("the bytes differ".to_owned()) }
+        if build.run()?.bytes_and_note()? == wanted { Ok(()) } else { Err("the bytes differ".to_owned()) }
     })
 }
 
@@ -277,7 +277,7 @@ pub fn foreign_owner() -> Outcome {
     setup::with(|setup| {
         let tree = foreign_tree(setup, "foreign tree")?;
         let before = state(&tree)?;
-        let same = build(setup, &tree)?.run()?.bytes()? == the_usual_payload(setup)?;
+        let same = build(setup, &tree)?.run()?.bytes_and_note()? == the_usual_payload(setup)?;
         if state(&tree)? != before {
             return Err("the tree was changed".to_owned());
         }
@@ -302,7 +302,7 @@ pub fn read_only_mount() -> Outcome {
                      touch \"$1/new\" 2>/dev/null && exit 98; shift; exec \"$@\"";
         build.through = ["unshare", "--mount", "sh", "-c", shell, "sh"].map(str::to_owned).to_vec();
         build.through.push(string(&tree));
-        if build.run()?.bytes()? == the_usual_payload(setup)? {
+        if build.run()?.bytes_and_note()? == the_usual_payload(setup)? {
             Ok(())
         } else {
             Err("the bytes differ".to_owned())

@@ -124,6 +124,13 @@ impl Built {
         fs::read(&self.payload).map_err(|error| error.to_string())
     }
 
+    /// The payload's bytes, and behind them those of the note for the host.
+    pub fn bytes_and_note(&self) -> Result<Vec<u8>, String> {
+        let mut bytes = self.bytes()?;
+        bytes.extend(fs::read(self.payload.with_extension("txt")).map_err(|error| error.to_string())?);
+        Ok(bytes)
+    }
+
     /// The names of the functions that it replaces, sorted. None of them is there only because it moved:
     /// lines keep their numbers.
     pub fn functions(&self) -> Vec<String> {

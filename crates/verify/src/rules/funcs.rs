@@ -549,7 +549,8 @@ fn expectation_bytes(context: &Context<'_>, func: &Func, old: &Old<'_>, findings
             func,
             codes::EXPECTATION,
             format!("an expectation of {len} bytes where {stable} are known to be in memory"),
-            "What follows is rewritten at boot or by a payload below, so the payload may not apply.",
+            "What follows is rewritten at boot or by a payload below, or the symbol file does not say what boot \
+             rewrites, so the payload may not apply.",
             format!("Expect at most {stable} bytes."),
         );
     }

@@ -7,7 +7,7 @@ pub const PAYLOAD_ID: [u8; 20] = [0x22; 20];
 
 /// Where the image is linked.
 pub const TEXT: u64 = 0xffff_82d0_4020_0000;
-const INIT: u64 = TEXT + 0x20_0000;
+pub const INIT: u64 = TEXT + 0x20_0000;
 const DATA: u64 = TEXT + 0x40_0000;
 /// End of the last 2 MiB page of the image.
 pub const IMAGE_END: u64 = TEXT + 0x60_0000;

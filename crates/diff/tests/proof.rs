@@ -1,0 +1,298 @@
+//! Whether a rebuilt original is the shipped hypervisor, and what is said where it is not.
+#![allow(clippy::allow_attributes, dead_code, reason = "the toolchain is shared with the fixtures' tests")]
+
+#[path = "support/toolchain.rs"]
+mod toolchain;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use toolchain::Toolchain;
+use xsplice_diff::{
+    Base, BaseHow, Compared, Correlated, Input, LeftOut, Loader, ObjectPair, Parts, Patchable, Selection,
+    World, prove, same_configuration,
+};
+use xsplice_objects::{Hypervisor, Object};
+use xsplice_report::Problems;
+
+/// A folder with sources.
+struct Desk(tempfile::TempDir);
+
+impl Desk {
+    fn new() -> Desk {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let common = folder.path().join("common");
+        std::fs::create_dir(&common).expect("a folder");
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/common");
+        for name in ["hv.h", "hypervisor.ld", "others.c"] {
+            std::fs::copy(from.join(name), common.join(name)).expect("a copy");
+        }
+        Desk(folder)
+    }
+
+    fn source(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, text).expect("a source");
+        path
+    }
+
+    fn compile(&self, name: &str, text: &str, flags: &[&str]) -> Vec<u8> {
+        let source = self.source(name, text);
+        let flags = [flags, &["-frandom-seed=1"]].concat();
+        Toolchain::new(&source, &[]).compile(&flags).expect("it compiles")
+    }
+
+    fn image(&self, objects: &[&[u8]]) -> Vec<u8> {
+        let others = std::fs::read_to_string(self.0.path().join("common/others.c")).expect("a source");
+        let others = self.compile("others.c", &others, &[]);
+        let source = self.source("link.c", "");
+        let all: Vec<&[u8]> = objects.iter().copied().chain([&others[..]]).collect();
+        Toolchain::new(&source, &[]).link(&all).expect("it links")
+    }
+
+    /// An image after objcopy.
+    fn changed(&self, image: &[u8], args: &[&str]) -> Vec<u8> {
+        let file = self.0.path().join("image");
+        std::fs::write(&file, image).expect("an image");
+        let done = Command::new("objcopy").args(args).arg(&file).status().expect("objcopy");
+        assert!(done.success());
+        std::fs::read(&file).expect("an image")
+    }
+}
+
+fn hypervisor(image: &[u8]) -> Hypervisor {
+    Hypervisor::parse("xen-syms", image).expect("a hypervisor")
+}
+
+fn with_world<T>(image: &[u8], below: &[&str], ask: impl Fn(&World<'_>) -> T) -> T {
+    let (hypervisor, none, loader) = (hypervisor(image), BTreeSet::new(), Loader::default());
+    let replaced = below.iter().map(|&name| name.to_owned()).collect();
+    ask(&World {
+        hypervisor: &hypervisor,
+        exported: &none,
+        replaced: &replaced,
+        loader: &loader,
+        no_expectations: Some(LeftOut::Asked),
+    })
+}
+
+/// How objects compare with an image; none of them is in an archive.
+fn proved(objects: &[&[u8]], image: &[u8]) -> Base {
+    let parse = |(number, object): (usize, &&[u8])| {
+        Object::parse(&format!("xen/common/{number}.o"), object).expect("an object")
+    };
+    let objects: Vec<Object> = objects.iter().enumerate().map(parse).collect();
+    with_world(image, &[], |world| prove(objects.iter().map(|object| (object, false)), world))
+}
+
+/// What a change of an object gives.
+fn check(before: &[u8], after: &[u8], image: &[u8]) -> Result<Base, Problems> {
+    let pair = ObjectPair::parse(Input {
+        path: "xen/common/own.o",
+        source: "xen/common/own.c",
+        assembler: false,
+        base: Some(before),
+        patched: Some(after),
+    })
+    .expect("objects");
+    let parts = [Parts::of(&pair).expect("parts")];
+    let compared = Compared::all(parts.iter().map(Correlated::of).collect());
+    with_world(image, &[], |world| {
+        Patchable::check(Selection::of(&compared, world), &parts, world).map(|done| done.base().clone())
+    })
+}
+
+/// Six functions, two of them with loops that optimisation shapes.
+const SIX: &str = r#"
+#include "hv.h"
+#ifdef OPTION
+#define STEPS 12
+#else
+#define STEPS 8
+#endif
+int noinline one(int a) { for (int i = 0; i < STEPS; i++) a += handle(a ^ i); return a; }
+int two(int *a) { int s = 0; for (int i = 0; i < 40; i++) s += a[i] * a[i]; return handle(s); }
+int noinline three(int a, int b) { if (a > b) printk("more"); else printk("less"); return handle(a) + handle(b); }
+int four(int a) { return one(a) + three(a, 4) * 3; }
+int five(int a) { switch (a) { case 1: return handle(7); case 2: return handle(9); } return handle(a) - 1; }
+int six(int a)
+{
+#ifdef PATCHED
+    a++;
+#endif
+#ifdef OTHER_SOURCE
+    a += 3;
+#endif
+    return handle(a) + two(&a);
+}
+"#;
+
+fn mismatch(problems: &Problems) -> String {
+    let found: Vec<_> = problems.0.iter().filter(|problem| problem.code.name == "base-mismatch").collect();
+    assert_eq!(found.len(), 1, "{problems:?}");
+    format!("{}\n{}", found[0].what, found[0].why)
+}
+
+#[test]
+fn the_same_base_is_accepted_and_another_one_is_refused_with_its_cause() {
+    let desk = Desk::new();
+    let compile = |flags: &[&str]| desk.compile("own.c", SIX, flags);
+    let (before, after) = (compile(&[]), compile(&["-DPATCHED"]));
+    let same = check(&before, &after, &desk.image(&[&before])).expect("a payload");
+    assert_eq!((same.functions, same.identical, same.differing.len()), (6, 6, 0));
+
+    let agree = "most functions that were compared agree, so that the source of these is another one";
+    let most = "most functions that were compared differ, as they do under another optimisation level";
+    for (flags, what, cause) in [
+        (&["-DOTHER_SOURCE"][..], "1 of 6", agree),
+        (&["-DOPTION"], "1 of 6", agree),
+        (&["-O0"], "6 of 6", most),
+    ] {
+        let image = desk.image(&[&compile(flags)]);
+        let problems = check(&before, &after, &image).expect_err("another base");
+        let said = mismatch(&problems);
+        for part in [what, cause, "The shipped hypervisor was built from other code, flags or compiler: "] {
+            assert!(said.contains(part), "{flags:?}: {part:?} is not in {said}");
+        }
+    }
+    // Another compiler is told by its own name, whatever differs.
+    let image = desk.image(&[&compile(&["-DOTHER_SOURCE"])]);
+    let comment = desk.source("comment", "other compiler 1.0\0");
+    let image = desk.changed(&image, &["--update-section", &format!(".comment={}", comment.display())]);
+    let said = mismatch(&check(&before, &after, &image).expect_err("another base"));
+    assert!(said.contains("compiler: it was made by other compiler 1.0, and this object by GCC: "), "{said}");
+}
+
+#[test]
+fn the_first_differing_instruction_is_shown_in_both() {
+    let desk = Desk::new();
+    let text = "#include \"hv.h\"\nint get(int a) { return handle(a) ^ FACTOR; }\n";
+    let (ours, theirs) =
+        (desk.compile("own.c", text, &["-DFACTOR=0x11"]), desk.compile("own.c", text, &["-DFACTOR=0x22"]));
+    let base = proved(&[&ours], &desk.image(&[&theirs]));
+    assert_eq!((base.functions, base.identical), (1, 0));
+    let one = &base.differing[0];
+    assert_eq!((one.name.as_str(), one.how, one.boot), ("get", BaseHow::Code, false));
+    assert!(one.what.contains("`xor $0x11,%eax`, shipped is `xor $0x22,%eax`"), "{}", one.what);
+}
+
+/// Variables whose names are not in the shipped table: only the addresses in code tell.
+const COUNTERS: &str = r#"
+#include "hv.h"
+static volatile u32 first, second;
+u32 read_first(void) { return first; }
+u32 read_second(void) { return second; }
+void write_first(u32 a)
+{
+#ifdef SHIPPED
+    second = a;
+#else
+    first = a;
+#endif
+}
+"#;
+
+#[test]
+fn fields_that_refer_to_one_thing_agree_on_its_address() {
+    let desk = Desk::new();
+    let ours = desk.compile("own.c", COUNTERS, &[]);
+    let strip = ["--strip-symbol", "first", "--strip-symbol", "second"];
+    let same = desk.changed(&desk.image(&[&ours]), &strip);
+    assert!(hypervisor(&same).named("own.c#first").next().is_none(), "the test's premise");
+    let base = proved(&[&ours], &same);
+    assert_eq!((base.functions, base.identical), (3, 3), "{base:?}");
+
+    let theirs = desk.image(&[&desk.compile("own.c", COUNTERS, &["-DSHIPPED"])]);
+    // The bytes are the same: with and without names it is noticed.
+    for image in [theirs.clone(), desk.changed(&theirs, &strip)] {
+        let base = proved(&[&ours], &image);
+        assert_eq!((base.functions, base.identical), (3, 2), "{base:?}");
+        let one = &base.differing[0];
+        assert_eq!((one.name.as_str(), one.how), ("write_first", BaseHow::Code));
+        assert!(one.what.contains("first, shipped leads elsewhere"), "{}", one.what);
+    }
+}
+
+#[test]
+fn objects_agree_on_what_they_have_in_common() {
+    let desk = Desk::new();
+    let shared = "#include \"hv.h\"\nint shared, other;\n";
+    let reader = "#include \"hv.h\"\nextern int shared, other;\nint reader(void) { return shared; }\n";
+    let writer = "#include \"hv.h\"\nextern int shared, other;\nvoid writer(int a) { WHICH = a; }\n";
+    let shared = desk.compile("shared.c", shared, &[]);
+    let reader = desk.compile("reader.c", reader, &[]);
+    let ours = desk.compile("writer.c", writer, &["-DWHICH=shared"]);
+    let theirs = desk.compile("writer.c", writer, &["-DWHICH=other"]);
+    let image = desk.image(&[&shared, &reader, &theirs]);
+    let nameless = desk.changed(&image, &["--strip-symbol", "shared", "--strip-symbol", "other"]);
+    let base = proved(&[&reader, &ours], &nameless);
+    assert_eq!((base.functions, base.identical), (2, 1), "{base:?}");
+    assert!(base.differing[0].what.contains("shared, shipped leads elsewhere than reader does"), "{base:?}");
+    assert_eq!(proved(&[&reader, &theirs], &nameless).identical, 2);
+}
+
+#[test]
+fn contents_are_compared_where_they_have_no_name() {
+    let desk = Desk::new();
+    let text = "#include \"hv.h\"\nstatic const u32 table[] = { 3, 5, LAST };\n\
+        u32 pick(u32 n) { return table[n & 1]; }\nvoid tell(void) { printk(TEXT); }\n";
+    let ours = desk.compile("own.c", text, &["-DLAST=7", "-DTEXT=\"one\""]);
+    for (flags, how, name) in [
+        (["-DLAST=8", "-DTEXT=\"one\""], BaseHow::Data, "pick"),
+        (["-DLAST=7", "-DTEXT=\"two\""], BaseHow::Text, "tell"),
+    ] {
+        let image = desk.image(&[&desk.compile("own.c", text, &flags)]);
+        let base = proved(&[&ours], &desk.changed(&image, &["--strip-symbol", "table"]));
+        let found: Vec<_> = base.differing.iter().map(|one| (one.how, one.name.as_str())).collect();
+        assert_eq!(found, [(how, name)], "{base:?}");
+        assert_eq!(base.other_content(), 1);
+    }
+}
+
+#[test]
+fn what_the_hypervisor_has_and_no_object_is_listed_and_archives_give_what_is_needed() {
+    let desk = Desk::new();
+    let two = desk.compile("two.c", "#include \"hv.h\"\nint kept(int a) { return handle(a); }\n", &[]);
+    let image = desk.image(&[&two]);
+    let base = proved(&[], &image);
+    let missing = base.not_rebuilt.expect("a list");
+    assert!(
+        missing.iter().any(|name| name == "kept") && missing.iter().any(|name| name == "handle"),
+        "{missing:?}"
+    );
+    let unused = "int unused(int a) { return a * 3; }\nint kept(int a) { return a; }\n";
+    let unused =
+        Object::parse("xen/lib/unused.o", &desk.compile("unused.c", unused, &[])).expect("an object");
+    let used = Object::parse("xen/lib/two.o", &two).expect("an object");
+    for archived in [false, true] {
+        let all = [(&unused, archived), (&used, archived)];
+        let base = with_world(&image, &[], |world| prove(all, world));
+        let not_linked: &[&str] = if archived { &["xen/lib/unused.o"] } else { &[] };
+        assert_eq!(base.not_linked, not_linked);
+        assert_eq!((base.functions, base.identical), if archived { (1, 1) } else { (3, 1) });
+    }
+}
+
+#[test]
+fn the_configuration_that_both_hold_is_compared() {
+    let desk = Desk::new();
+    let object = |bytes: &str| {
+        let text = format!("const char __attribute__((used)) xen_config_data[] = {{ {bytes} }};\n");
+        desk.compile("config_data.c", &text, &[])
+    };
+    let ours =
+        Object::parse("xen/common/config_data.o", &object("31,139,8,0, 1,2,3,4, 2,3, 9")).expect("an object");
+    for (theirs, same) in [
+        ("31,139,8,0, 1,2,3,4, 2,3, 9", Some(true)),
+        // The time in gzip's header.
+        ("31,139,8,0, 5,6,7,8, 2,3, 9", Some(true)),
+        ("31,139,8,0, 1,2,3,4, 2,3, 8", Some(false)),
+        ("31,139,8,0, 1,2,3,4, 2,3, 9, 9", Some(false)),
+        ("31,139", None),
+    ] {
+        let image = desk.image(&[&object(theirs)]);
+        assert_eq!(same_configuration(&ours, &hypervisor(&image)), same, "{theirs}");
+    }
+    assert_eq!(same_configuration(&ours, &hypervisor(&desk.image(&[]))), None);
+}
