@@ -180,6 +180,8 @@ impl Made {
         &self,
         image: &[u8],
         below: &[&str],
+        allowed: &[],
+        whole: true,
         no_expectations: Option<LeftOut>,
     ) -> BTreeMap<String, Expectation> {
         let pair = ObjectPair::parse(Input {

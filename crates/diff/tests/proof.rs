@@ -73,6 +73,8 @@ fn with_world<T>(image: &[u8], below: &[&str], ask: impl Fn(&World<'_>) -> T) ->
         exported: &none,
         replaced: &replaced,
         loader: &loader,
+        allowed: &[],
+        whole: true,
         no_expectations: Some(LeftOut::Asked),
     })
 }

@@ -69,7 +69,7 @@ pub(crate) fn run(args: &Build, quiet: bool, json: bool) -> Outcome {
 
 /// An input that the run would remove: nobody may lose it.
 fn clash(args: &Build, name: &str) -> Option<Diagnostic> {
-    let given = [&args.config].into_iter().chain(&args.patches).chain(&args.xen_syms);
+    let given = args.config.iter().chain(&args.patches).chain(&args.xen_syms);
     let below = args.depends.iter().map(std::path::Path::new);
     output::overwritten(&args.output, name, given.map(PathBuf::as_path).chain(below))
 }
