@@ -180,8 +180,6 @@ impl Made {
         &self,
         image: &[u8],
         below: &[&str],
-        allowed: &[],
-        whole: true,
         no_expectations: Option<LeftOut>,
     ) -> BTreeMap<String, Expectation> {
         let pair = ObjectPair::parse(Input {
@@ -202,6 +200,8 @@ impl Made {
             exported: &none,
             replaced: &replaced,
             loader: &loader,
+            allowed: &[],
+            whole: true,
             no_expectations,
         };
         let patchable =
