@@ -225,10 +225,8 @@ pub(crate) fn of_object(
         base.functions += 1;
         let (how, what) = match (all.first(), sized.is_empty()) {
             (None, _) => (How::Missing, "is not there".to_owned()),
-            (Some(first), true) => {
-                (How::Size, format!("has {} bytes, shipped are {}", item.declared, first.size))
-            }
-            (Some(_), false) => match functions.function(id, &sized) {
+            (Some(_), other_size) => match functions.function(id, if other_size { &all } else { &sized }) {
+                Proof::Differs(what) if other_size => (How::Size, what),
                 Proof::Same => {
                     base.identical += 1;
                     continue;

@@ -6,6 +6,8 @@
 //! another object, an input section (which linkers keep in one piece), a merged string or constant. Where Xen's own table
 //! has the name, it has to be one of its addresses; strings, constants and read-only data have to hold the same.
 
+mod relaxed;
+
 use std::collections::BTreeMap;
 
 use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
@@ -15,10 +17,10 @@ use crate::entries::Spot;
 use crate::items::{ItemId, ItemKind, Items};
 use crate::{meaning, names};
 
-/// How a function of the original compares with the shipped one of the same size.
+/// How a function of the original compares with the shipped one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Proof {
-    /// Its code is the same.
+    /// Its code is the same, jumps of other lengths apart.
     Same,
     /// The first difference in code, or in what it refers to, in words.
     Differs(String),
@@ -91,7 +93,7 @@ enum Against {
 }
 
 impl ObjectProver<'_, '_> {
-    /// Compares a function with the shipped ones that have its name and size. There may be several of that name: one that
+    /// Compares a function with the shipped ones that have its name. There may be several of that name: one that
     /// agrees is enough, and only if it is the only one, what it refers to counts for other functions.
     pub(crate) fn function(&mut self, id: ItemId, shipped: &[&Shipped]) -> Proof {
         let compared: Vec<(Proof, Pins)> = shipped.iter().map(|one| self.compare(id, one)).collect();
@@ -119,12 +121,24 @@ impl ObjectProver<'_, '_> {
     }
 
     fn compare(&self, id: ItemId, shipped: &Shipped) -> (Proof, Pins) {
+        let exact = self.compare_exactly(id, shipped);
+        match exact.0 {
+            Proof::Differs(_) => self.relaxed(id, shipped).unwrap_or(exact),
+            _ => exact,
+        }
+    }
+
+    fn compare_exactly(&self, id: ItemId, shipped: &Shipped) -> (Proof, Pins) {
         let item = self.items.get(id);
         let mut pins = Pins::new();
         let size = usize::try_from(item.size()).unwrap_or(usize::MAX);
         let Some(theirs) = self.prover.hypervisor.bytes(shipped.address, size) else {
             return (Proof::NoCode, pins);
         };
+        if shipped.size != item.declared {
+            let what = format!("has {} bytes, shipped are {}", item.declared, shipped.size);
+            return (Proof::Differs(what), pins);
+        }
         if let Some(what) = self.other_bytes(id, theirs) {
             return (Proof::Differs(what), pins);
         }

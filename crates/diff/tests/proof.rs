@@ -298,3 +298,65 @@ fn the_configuration_that_both_hold_is_compared() {
     }
     assert_eq!(same_configuration(&ours, &hypervisor(&desk.image(&[]))), None);
 }
+
+/// Tail calls that reach far or near, and code that is put aside.
+const JUMPS: &str = r#"
+#include "hv.h"
+int noinline helper(int a) { return handle(a) + 1; }
+int noinline other(int a) { return handle(a) + 2; }
+int tail(int a)
+{
+    int s = 0;
+    for (int i = 0; i < a; i++)
+        s += handle(i);
+    if (s LIMIT 3)
+        return TARGET(s);
+    return handle(s - 1);
+}
+int noinline aside(int a)
+{
+    asm volatile ("test %0, %0\n jz .Laside%=\n.Lback%=:\n.subsection 1\n"
+                  ".Laside%=: add $" STEP ", %0\n jmp .Lback%=\n.subsection 0" : "+r" (a));
+    return helper(a);
+}
+int last(int a) { return a ? helper(a) : aside(a); }
+"#;
+
+#[test]
+fn jumps_of_other_lengths_are_the_same_code() {
+    let desk = Desk::new();
+    let usual = ["-DLIMIT=>", "-DTARGET=helper", "-DSTEP=\"3\""];
+    let compile = |flags: &[&str]| desk.compile("own.c", JUMPS, flags);
+    // As hypervisors before Xen 4.17 are shipped: functions share a section.
+    let shipped = |flags: &[&str]| {
+        let together = ["-fno-function-sections", "-fno-data-sections"];
+        desk.image(&[&compile(&[flags, &together].concat())])
+    };
+    let ours = compile(&usual);
+    let image = shipped(&usual);
+    let size = |image: &[u8]| hypervisor(image).unique("tail").expect("a function").size;
+    assert!(size(&image) < size(&desk.image(&[&ours])), "the test's premise");
+    let base = proved(&[&ours], &image);
+    assert_eq!((base.functions, base.identical), (5, 5), "{base:?}");
+    for (flags, name) in [
+        (["-DLIMIT=>=", usual[1], usual[2]], "tail"),
+        ([usual[0], "-DTARGET=other", usual[2]], "tail"),
+        ([usual[0], usual[1], "-DSTEP=\"4\""], "aside"),
+    ] {
+        let base = proved(&[&ours], &shipped(&flags));
+        let found: Vec<&str> = base.differing.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(found, [name], "{flags:?}");
+    }
+}
+
+#[test]
+fn a_function_with_other_jumps_is_replaced_at_its_shipped_size() {
+    let desk = Desk::new();
+    let usual = ["-DLIMIT=>", "-DTARGET=helper", "-DSTEP=\"3\""];
+    let before = desk.compile("own.c", JUMPS, &usual);
+    let after = desk.compile("own.c", &JUMPS.replace("handle(s - 1)", "handle(s - 2)"), &usual);
+    let together = ["-fno-function-sections", "-fno-data-sections"];
+    let image = desk.image(&[&desk.compile("own.c", JUMPS, &[&usual[..], &together].concat())]);
+    let base = check(&before, &after, &image).expect("a payload");
+    assert_eq!((base.functions, base.identical), (5, 5));
+}
