@@ -233,8 +233,11 @@ impl Kbuild<'_> {
         let mut seen = BTreeSet::new();
         let mut records = Vec::new();
         let mut count = 0;
+        let reached = || call.records.is_some_and(|folder| folder.join(wrapper::REACHED_LINK).exists());
         let code = loop {
-            // Asked before the records are read, so that none is missed.
+            // Asked before the records are read, so that none is missed. Where only commands are wanted, all are there
+            // once the hypervisor is to be linked: what make does besides is for other files.
+            let enough = call.needed.is_some() && reached();
             let ended = running.poll().map_err(|error| process_error(&error))?;
             if let Some(folder) = call.records {
                 let new = wrapper::read_new_records(folder, &mut seen).map_err(|error| codes::io(&error))?;
@@ -248,12 +251,15 @@ impl Kbuild<'_> {
             }
             match ended {
                 Some(code) => break code,
+                None if enough => {
+                    running.kill();
+                    break 0;
+                }
                 None => thread::sleep(PAUSE),
             }
         };
         running.wait().map_err(|error| process_error(&error))?;
-        let reached = call.records.is_some_and(|folder| folder.join(wrapper::REACHED_LINK).exists());
-        let success = code == 0 || (call.stop_at_link && reached) || has_symbols(&records);
+        let success = code == 0 || (call.stop_at_link && reached()) || has_symbols(&records);
         Ok(MakeEnd { success, records })
     }
 

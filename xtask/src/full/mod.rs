@@ -13,6 +13,8 @@ use crate::{done, fetched, told};
 
 /// XSA-475 on the stable-4.17 branch.
 const XSA_475: &str = "17bfa36a41";
+/// In the place of a commit: the source of Debian's hypervisor.
+const DEBIAN: &str = "debian";
 /// XSA-504 on the stable-4.17 branch.
 const XSA_504: &str = "3fcf9565ae";
 
@@ -85,13 +87,18 @@ impl Desk {
         Ok(file)
     }
 
-    /// The tree of a commit, in a new folder.
+    /// The tree of a commit, or [`DEBIAN`], in a new folder.
     fn tree(&self, commit: &str, name: &str) -> Result<PathBuf, String> {
         let (tree, archive) = (self.work.join(name), self.work.join("tree.tar"));
         if tree.exists() {
             fs::remove_dir_all(&tree).map_err(|error| error.to_string())?;
         }
         fs::create_dir_all(&tree).map_err(|error| error.to_string())?;
+        if commit == DEBIAN {
+            let from = self.debian.source_tree.join(".");
+            done(Job::new("cp").arg("-a").arg(from).arg(&tree))?;
+            return Ok(tree);
+        }
         let job = Job::new("git").arg("-C").arg(&self.git).args(["archive", "-o"]).arg(&archive).arg(commit);
         done(job)?;
         done(Job::new("tar").arg("-xf").arg(&archive).arg("-C").arg(&tree))?;

@@ -10,7 +10,7 @@ use xsplice_process::{Job, Sink};
 use super::Desk;
 use crate::done;
 
-/// A version that is built: its name, what it is in Xen's repository, the compiler that builds it, and the version and
+/// A version that is built: its name, what it is in Xen's repository (or Debian's source), the compiler that builds it, and the version and
 /// size in bytes of its `struct livepatch_func` (xen/include/public/sysctl.h).
 struct Tree {
     version: &'static str,
@@ -31,6 +31,7 @@ const TREES: &[Tree] = &[
     tree("4.16", "stable-4.16", "gcc", (2, 104)),
     tree("4.17.2", "RELEASE-4.17.2", "gcc", (2, 104)),
     tree("4.17.3", "RELEASE-4.17.3", "gcc", (2, 104)),
+    tree("4.17.5+72 with clang", super::DEBIAN, "clang-14", (2, 104)),
     tree("4.18", "stable-4.18", "gcc", (2, 104)),
     tree("4.19", "stable-4.19", "gcc", (2, 104)),
     tree("4.20", "stable-4.20", "gcc", (2, 104)),
@@ -62,12 +63,13 @@ pub(super) fn all() -> impl Iterator<Item = (String, impl Fn(&Desk) -> Result<()
 
 fn check(tree: &Tree, desk: &Desk) -> Result<(), String> {
     let io = |error: std::io::Error| error.to_string();
-    let work = desk.work.join(format!("tree-{}", tree.version));
+    let name = format!("tree-{}", tree.version.replace(' ', "-"));
+    let work = desk.work.join(&name);
     if work.exists() {
         fs::remove_dir_all(&work).map_err(io)?;
     }
     fs::create_dir_all(&work).map_err(io)?;
-    let source = desk.tree(tree.revision, &format!("tree-{}/source", tree.version))?;
+    let source = desk.tree(tree.revision, &format!("{name}/source"))?;
     let recipe = PATCHES
         .iter()
         .find(|recipe| source.join(recipe.edits[0].file).is_file())
@@ -77,7 +79,7 @@ fn check(tree: &Tree, desk: &Desk) -> Result<(), String> {
     let config = work.join("config");
     fs::write(&config, "CONFIG_LIVEPATCH=y\n").map_err(io)?;
     let run = Runs { tree, desk, work: &work, source: &source, patch: &patch, config: &config };
-    let host = desk.tree(tree.revision, &format!("tree-{}/host", tree.version))?;
+    let host = desk.tree(tree.revision, &format!("{name}/host"))?;
     let syms = desk.host(&host, &config, tree.cc)?.join("xen-syms").display().to_string();
     let cold = run.payload("cold", &["--xen-syms", &syms])?;
     let bytes = fs::read(&cold).map_err(io)?;
