@@ -226,14 +226,13 @@ impl Desk {
     fn watched(&self, job: Job) -> Result<f64, String> {
         let start = Instant::now();
         let mut running = job.stdout(Sink::Discard).spawn().map_err(|error| error.to_string())?;
-        let status = format!("/proc/{}/status", running.id());
+        let guard = running.id();
         loop {
             let ended = running.poll().map_err(|error| error.to_string())?;
             if ended.is_some() {
                 break;
             }
-            let peak = std::fs::read_to_string(&status).ok().and_then(|text| high_water(&text)).unwrap_or(0);
-            self.memory.set(self.memory.get().max(peak));
+            self.memory.set(self.memory.get().max(peak_of_child(guard)));
             self.look(start);
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
@@ -284,6 +283,14 @@ fn profile(marks: &[(&str, f64)]) -> String {
         before = *at;
     }
     text
+}
+
+/// The most memory that the children of a process ever had, in KiB: what runs under xsplice-process's guard.
+fn peak_of_child(guard: u32) -> u64 {
+    let children = format!("/proc/{guard}/task/{guard}/children");
+    let children = std::fs::read_to_string(children).unwrap_or_default();
+    let status = |child: &str| std::fs::read_to_string(format!("/proc/{child}/status")).ok();
+    children.split_whitespace().filter_map(|child| high_water(&status(child)?)).max().unwrap_or(0)
 }
 
 /// The most memory that a process ever had, in KiB, by its status in /proc (proc(5), `VmHWM`).

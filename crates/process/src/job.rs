@@ -298,7 +298,7 @@ impl Running {
         }
     }
 
-    /// Its process number, until it has ended.
+    /// The process number of the guard that it runs under; the program is the only child of that.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
