@@ -95,7 +95,7 @@ impl ObjectProver<'_, '_> {
         for _ in 0..MOST {
             let one = next(&mut ours);
             let (mut other, mut bytes) = self.shipped(at)?;
-            while is_padding(&other) && !(at >= end) {
+            while is_padding(&other) && at < end {
                 at = other.next_ip();
                 if at >= end {
                     break;
