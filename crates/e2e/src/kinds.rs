@@ -136,5 +136,27 @@ pub const TABLE: Recipe = Recipe {
     }],
 };
 
+/// A function that the patch changes, and another one that stores its address where it stays: in the table of the console's
+/// keys, for one that nobody else has.
+pub const ADDRESS: Recipe = Recipe {
+    name: "stored-address",
+    what: "Let another key show the clocks, with what it is called",
+    edits: &[
+        Edit {
+            file: "xen/common/keyhandler.c",
+            at: At::Behind("handle_keypress", "struct keyhandler *h;"),
+            text: concat!(
+                "\n    if ( key == 'Y' && !key_table['Y'].fn )\n    {\n",
+                "        key_table['Y'] = key_table['t'];\n        key_table['Y'].fn = read_clocks;\n    }\n",
+            ),
+        },
+        Edit {
+            file: "xen/common/keyhandler.c",
+            at: At::Behind("read_clocks", "maxdif_cycles, sumdif_cycles/count"),
+            text: "    printk(\"xsplice-e2e key %c\\n\", key);\n",
+        },
+    ],
+};
+
 /// Every recipe.
-pub const ALL: &[&Recipe] = &[&FIXUP, &COLD, &STATIC_LOCAL, &HEADER_INLINE, &NEW_SOURCE, &TABLE];
+pub const ALL: &[&Recipe] = &[&FIXUP, &COLD, &STATIC_LOCAL, &HEADER_INLINE, &NEW_SOURCE, &TABLE, &ADDRESS];

@@ -317,6 +317,22 @@ pub const CASES: &[Case] = &[
         },
         entry: None,
     },
+    Case {
+        name: "a_stored_address_of_a_replaced_function_outlives_the_payload",
+        recipe: &kinds::ADDRESS,
+        functions: &["common/keyhandler.c#read_clocks", "handle_keypress"],
+        probe: keys!(1, "0x59"),
+        check: |_, probes| {
+            let shown = |step: &StepResult| step.console.iter().filter(|line| line.contains("Synced ")).count();
+            // Nobody has the key before. Afterwards the address is still there, and leads to the old code.
+            equal("the clocks before", &shown(probes.before), &0)?;
+            equal("the clocks with the payload", &shown(probes.with), &2)?;
+            equal("the clocks after it", &shown(probes.after), &2)?;
+            says(probes.with, &["key Y"])?;
+            [probes.before, probes.after].into_iter().try_for_each(|step| says(step, &[]))
+        },
+        entry: None,
+    },
 ];
 
 /// Whether all lines of a step's console that have a flag have it set; some line must have one.
