@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 use xsplice_build::{BaseObject, CapturedBuild};
+use xsplice_diff::Configuration;
 use xsplice_objects::Object;
 use xsplice_report::{Code, Problems};
 
@@ -29,18 +30,37 @@ pub(crate) fn blame_configuration(
     }
     let object = captured.base_objects.read(CONFIGURATION).ok();
     let object = object.and_then(|bytes| Object::parse(CONFIGURATION, &bytes).ok());
-    let same = object
+    let compared = object
         .zip(host)
-        .and_then(|(object, host)| xsplice_diff::same_configuration(&object, &host.symbols.hypervisor));
-    let said = match same {
-        Some(true) => " Its configuration is the same.",
-        Some(false) => " Its configuration is another one: what it holds of that (xen_config_data) differs.",
-        None => return problems,
-    };
+        .and_then(|(object, host)| xsplice_diff::configuration(&object, &host.symbols.hypervisor));
+    let Some(compared) = compared else { return problems };
+    let said = configuration(&compared);
     for problem in problems.0.iter_mut().filter(|problem| is_mismatch(problem.code)) {
-        problem.why.push_str(said);
+        problem.why.push_str(&said);
     }
     problems
+}
+
+/// At most so many options are named.
+const OPTIONS: usize = 5;
+
+fn configuration(compared: &Configuration) -> String {
+    let options = match compared {
+        Configuration::Same => return " Its configuration is the same.".to_owned(),
+        Configuration::Other(options) => options,
+    };
+    if options.is_empty() {
+        return " Its configuration is another one: what it holds of that (xen_config_data) differs."
+            .to_owned();
+    }
+    let named = options.iter().take(OPTIONS);
+    let named: Vec<_> =
+        named.map(|o| format!("{} is {} here, {} was shipped", o.name, o.ours, o.shipped)).collect();
+    let more = match options.len().saturating_sub(OPTIONS) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    format!(" Its configuration is another one: {}{more}.", named.join("; "))
 }
 
 /// Compares every object of the original with the shipped hypervisor. What differs in objects that the change is about
@@ -74,4 +94,23 @@ pub(crate) fn all(
     findings.problems.extend(whole.told_of_rest(&changed));
     findings.whole_base = Some(whole);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xsplice_diff::OtherOption;
+
+    #[test]
+    fn a_few_options_are_named() {
+        let option = |index: usize| OtherOption {
+            name: format!("CONFIG_O{index}"),
+            ours: "y".to_owned(),
+            shipped: "n".to_owned(),
+        };
+        let said = configuration(&Configuration::Other((0..7).map(option).collect()));
+        assert!(said.contains("CONFIG_O4 is y here, n was shipped; and 2 more"), "{said}");
+        assert!(!said.contains("CONFIG_O5"), "{said}");
+        assert!(configuration(&Configuration::Other(Vec::new())).contains("xen_config_data"));
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
-use xsplice_objects::{Class, Home, Hypervisor, Object, SectionId};
+use xsplice_objects::{Class, Object, SectionId};
 use xsplice_report::{Diagnostic, Place, Problems};
 
 use crate::codes;
@@ -174,26 +174,6 @@ pub fn prove<'o>(objects: impl IntoIterator<Item = (&'o Object, bool)>, world: &
         .filter(|shipped| shipped.function && shipped.size > 0 && !names.contains(&plain(&shipped.name)));
     base.not_rebuilt = Some(missing.map(|shipped| shipped.name.clone()).collect());
     base
-}
-
-/// Whether the hypervisor was built with the configuration of an original, whose object `xen/common/config_data.o` holds it
-/// (compressed, as `xen_config_data`, from Xen 4.13 on). `None` where one of them does not say.
-pub fn same_configuration(object: &Object, hypervisor: &Hypervisor) -> Option<bool> {
-    const DATA: &str = "xen_config_data";
-    /// Of the header that gzip writes: the time.
-    const TIME: std::ops::Range<usize> = 4..8;
-    let ours = object.symbols.iter().find(|symbol| symbol.name == DATA)?;
-    let Home::Section(section) = ours.home else { return None };
-    let shipped = hypervisor.unique(DATA)?;
-    if ours.size == 0 || shipped.size == 0 {
-        return None;
-    }
-    let mut theirs = hypervisor.bytes(shipped.address, usize::try_from(shipped.size).ok()?)?.to_vec();
-    let mut own = object.section(section).bytes(ours.value, ours.value.checked_add(ours.size)?).into_owned();
-    for bytes in [&mut theirs, &mut own] {
-        bytes.get_mut(TIME)?.fill(0);
-    }
-    Some(own == theirs)
 }
 
 /// The functions of one object. `unread` gets the name of each that could not be compared.

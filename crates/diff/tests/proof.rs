@@ -5,13 +5,15 @@
 mod toolchain;
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use flate2::{Compression, GzBuilder};
 use toolchain::Toolchain;
 use xsplice_diff::{
-    Base, BaseHow, Compared, Correlated, Input, LeftOut, Loader, ObjectPair, Parts, Patchable, Selection,
-    World, prove, same_configuration,
+    Base, BaseHow, Compared, Configuration, Correlated, Input, LeftOut, Loader, ObjectPair, OtherOption,
+    Parts, Patchable, Selection, World, configuration, prove,
 };
 use xsplice_objects::{Hypervisor, Object};
 use xsplice_report::Problems;
@@ -276,27 +278,49 @@ fn what_the_hypervisor_has_and_no_object_is_listed_and_archives_give_what_is_nee
     }
 }
 
+/// As `xen/common/config_data.o` holds it.
+fn configuration_data(desk: &Desk, packed: &[u8]) -> Vec<u8> {
+    let bytes: Vec<String> = packed.iter().map(u8::to_string).collect();
+    let bytes = bytes.join(",");
+    let text = format!("const char __attribute__((used)) xen_config_data[] = {{ {bytes} }};\n");
+    desk.compile("config_data.c", &text, &["-Wno-overflow"])
+}
+
+fn packed(time: u32, text: &str) -> Vec<u8> {
+    let mut packer = GzBuilder::new().mtime(time).write(Vec::new(), Compression::best());
+    packer.write_all(text.as_bytes()).expect("packed");
+    packer.finish().expect("packed")
+}
+
 #[test]
 fn the_configuration_that_both_hold_is_compared() {
+    const OURS: &str = "# Words\nCONFIG_A=y\nCONFIG_B=\"b\"\n# CONFIG_C is not set\n";
     let desk = Desk::new();
-    let object = |bytes: &str| {
-        let text = format!("const char __attribute__((used)) xen_config_data[] = {{ {bytes} }};\n");
-        desk.compile("config_data.c", &text, &[])
+    let object = configuration_data(&desk, &packed(1, OURS));
+    let ours = Object::parse("xen/common/config_data.o", &object).expect("an object");
+    let other = |name: &str, ours: &str, shipped: &str| OtherOption {
+        name: name.to_owned(),
+        ours: ours.to_owned(),
+        shipped: shipped.to_owned(),
     };
-    let ours =
-        Object::parse("xen/common/config_data.o", &object("31,139,8,0, 1,2,3,4, 2,3, 9")).expect("an object");
-    for (theirs, same) in [
-        ("31,139,8,0, 1,2,3,4, 2,3, 9", Some(true)),
-        // The time in gzip's header.
-        ("31,139,8,0, 5,6,7,8, 2,3, 9", Some(true)),
-        ("31,139,8,0, 1,2,3,4, 2,3, 8", Some(false)),
-        ("31,139,8,0, 1,2,3,4, 2,3, 9, 9", Some(false)),
-        ("31,139", None),
+    for (theirs, wanted) in [
+        (packed(1, OURS), Some(Configuration::Same)),
+        (packed(2, OURS), Some(Configuration::Same)),
+        (
+            packed(1, "CONFIG_B=\"c\"\nCONFIG_C=y\n"),
+            Some(Configuration::Other(vec![
+                other("CONFIG_A", "y", "n"),
+                other("CONFIG_B", "\"b\"", "\"c\""),
+                other("CONFIG_C", "n", "y"),
+            ])),
+        ),
+        (b"this is not what gzip writes".to_vec(), Some(Configuration::Other(Vec::new()))),
+        (vec![31, 139], None),
     ] {
-        let image = desk.image(&[&object(theirs)]);
-        assert_eq!(same_configuration(&ours, &hypervisor(&image)), same, "{theirs}");
+        let image = desk.image(&[&configuration_data(&desk, &theirs)]);
+        assert_eq!(configuration(&ours, &hypervisor(&image)), wanted);
     }
-    assert_eq!(same_configuration(&ours, &hypervisor(&desk.image(&[]))), None);
+    assert_eq!(configuration(&ours, &hypervisor(&desk.image(&[]))), None);
 }
 
 /// Tail calls that reach far or near, and code that is put aside.

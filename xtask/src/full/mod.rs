@@ -1,6 +1,7 @@
 //! `cargo xtask full`: what needs trees that are not Debian's. The patches are Xen's own text: they are taken
 //! from its repository when this runs, as a user would get them by mail, and stay out of this one.
 
+mod bases;
 mod trees;
 
 use std::path::{Path, PathBuf};
@@ -52,6 +53,7 @@ impl Full {
             ("XSA-504 on the shipped hypervisor: built, loaded, reverted".to_owned(), Box::new(xsa_504)),
             ("XSA-475 on its parent: one function, loaded in that hypervisor".to_owned(), Box::new(xsa_475)),
         ];
+        checks.extend(bases::all().map(|(name, check)| (name, Box::new(check) as Check)));
         checks.extend(trees::all().map(|(name, check)| (name, Box::new(check) as Check)));
         checks.retain(|(name, _)| self.only.as_ref().is_none_or(|only| name.contains(only)));
         let mut failed = 0;

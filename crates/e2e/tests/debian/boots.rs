@@ -323,7 +323,8 @@ pub const CASES: &[Case] = &[
         functions: &["common/keyhandler.c#read_clocks", "handle_keypress"],
         probe: keys!(1, "0x59"),
         check: |_, probes| {
-            let shown = |step: &StepResult| step.console.iter().filter(|line| line.contains("Synced ")).count();
+            let shown =
+                |step: &StepResult| step.console.iter().filter(|line| line.contains("Synced ")).count();
             // Nobody has the key before. Afterwards the address is still there, and leads to the old code.
             equal("the clocks before", &shown(probes.before), &0)?;
             equal("the clocks with the payload", &shown(probes.with), &2)?;
