@@ -5,6 +5,11 @@ use xsplice_report::Code;
 /// A type that live objects may have changed its layout; the code belongs to the crate that finds it.
 pub use xsplice_dwarf::codes::LAYOUT_CHANGED;
 
+/// A function that old code calls takes other arguments, or gives something else.
+pub const PROTOTYPE_CHANGED: Code = Code::refusal(
+    "prototype-changed",
+    "A replaced function has another prototype, and code that knows the old one can still call it.",
+);
 /// The initial value of data that exists on the host changed.
 pub const DATA_CHANGED: Code = Code::refusal(
     "data-changed",
@@ -186,6 +191,7 @@ pub const ALLOW_UNUSED: Code =
 /// survives it, or the fix works, is for somebody to judge who knows more than the objects tell.
 pub const ALLOWABLE: &[Code] = &[
     LAYOUT_CHANGED,
+    PROTOTYPE_CHANGED,
     DATA_CHANGED,
     RODATA_ESCAPES,
     RODATA_USERS,
@@ -198,6 +204,7 @@ pub const ALLOWABLE: &[Code] = &[
 
 /// All of this crate's own.
 pub const ALL: &[Code] = &[
+    PROTOTYPE_CHANGED,
     DATA_CHANGED,
     RODATA_CHANGED,
     RODATA_ESCAPES,
