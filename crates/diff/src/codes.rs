@@ -33,6 +33,16 @@ pub const NEW_PERCPU: Code = Code::refusal("new-percpu", "A payload cannot bring
 /// Something that boot collects into an array.
 pub const BOOT_COLLECTED: Code =
     Code::refusal("boot-collected", "An entry of an array that is only read at boot would never be seen.");
+/// Boot code that changes beside what is patched.
+pub const INIT_NOT_RERUN: Code = Code::warning(
+    "init-not-rerun",
+    "The patch also changes code that runs at boot only, and that does not run again.",
+);
+/// A new variable that only boot code would set up.
+pub const DATA_NOT_SET_UP: Code = Code::refusal(
+    "data-not-set-up",
+    "A new variable has to be set up before it is used, and only code that never runs does that.",
+);
 /// Included code refers to what is gone after boot.
 pub const INIT_REFERENCE: Code =
     Code::refusal("init-reference", "Code that runs after boot refers to code or data that boot has freed.");
@@ -196,6 +206,7 @@ pub const ALLOWABLE: &[Code] = &[
     RODATA_ESCAPES,
     RODATA_USERS,
     BOOT_COLLECTED,
+    DATA_NOT_SET_UP,
     CRASH_AT_APPLY,
     CRASH_AT_REVERT,
     WAIT_PAIR,
@@ -211,6 +222,8 @@ pub const ALL: &[Code] = &[
     RODATA_USERS,
     NEW_PERCPU,
     BOOT_COLLECTED,
+    INIT_NOT_RERUN,
+    DATA_NOT_SET_UP,
     INIT_REFERENCE,
     INIT_REFERENCE_KEPT,
     UNKNOWN_SECTION,
