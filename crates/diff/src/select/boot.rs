@@ -18,6 +18,9 @@ use crate::pieces::PieceId;
 /// Hooks that run before, or while, the new code comes into use.
 const BEFORE_USE: &[HookKind] = &[HookKind::Load, HookKind::PreApply, HookKind::Apply, HookKind::PostApply];
 
+/// How many changed functions a warning names.
+const NAMED: usize = 8;
+
 /// An item of the patched object of a pair.
 type At = (usize, ItemId);
 
@@ -130,7 +133,7 @@ impl Selector<'_, '_> {
         let lines: Vec<String> = all.iter().map(|name| with_line(name, &self.place(index, name))).collect();
         let mut why = format!(
             "The host has booted: what changed in {} does not happen before the next boot.",
-            lines.join(", ")
+            few(&lines)
         );
         for variable in variables {
             let by = changed.iter().find(|id| variable.never.contains(&(index, **id)));
@@ -145,7 +148,7 @@ impl Selector<'_, '_> {
         let (what, verb) = if all.len() == 1 {
             (all[0].clone(), "changes, and runs")
         } else {
-            (all.join(", "), "change, and run")
+            (few(&all), "change, and run")
         };
         let place = self.place(index, &name(&first));
         self.refuse(
@@ -211,6 +214,13 @@ impl Selector<'_, '_> {
             format!("{named}, which nothing in the payload calls")
         }
     }
+}
+
+/// A list that stays readable; the report's init changes are complete.
+fn few(all: &[String]) -> String {
+    let more = all.len().saturating_sub(NAMED);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{rest}", all[..all.len().min(NAMED)].join(", "))
 }
 
 fn with_line(name: &str, place: &Place) -> String {

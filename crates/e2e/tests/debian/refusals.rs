@@ -135,8 +135,7 @@ pub fn changed_data() -> Outcome {
     refused(&recipes::DATA, "data-changed", &["xenlog_upper_thresh"])
 }
 
-/// The other constant is one that the code compares with: without the text of the patch it would be a payload, and is
-/// one for those who know better.
+/// One that code compares with: the objects do not show what it is, and who lets it through gets a payload.
 pub fn public_constant() -> Outcome {
     let recipe = &recipes::PUBLIC_CONSTANT;
     refused(recipe, "public-constant", &["XEN_SYSCTL_INTERFACE_VERSION", "xen/include/public/sysctl.h"])?;
