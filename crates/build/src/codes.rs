@@ -78,6 +78,11 @@ pub const BUILD_FILE_CHANGES_OTHER_OBJECTS: Code = Code::refusal(
 /// A linker script is touched.
 pub const LINKER_SCRIPT_CHANGED: Code =
     Code::refusal("linker-script-changed", "The patch changes how the hypervisor is laid out in memory.");
+/// A constant that guests and the toolstack were compiled with has another value.
+pub const PUBLIC_CONSTANT: Code = Code::refusal(
+    "public-constant",
+    "A constant of the public headers, which guests and the toolstack were compiled with, has another value.",
+);
 /// Functions share a section.
 pub const FUNCTIONS_TOGETHER: Code =
     Code::failure("functions-together", "The compiler did not put each function into a section of its own.");
@@ -86,6 +91,9 @@ pub const FUNCS_LAYOUT_UNKNOWN: Code = Code::failure(
     "funcs-layout-unknown",
     "The layout of the tree's struct livepatch_func could not be determined.",
 );
+
+/// Refusals that an expert may let through.
+pub const ALLOWABLE: &[Code] = &[PUBLIC_CONSTANT];
 
 /// All of them.
 pub const ALL: &[Code] = &[
@@ -115,6 +123,7 @@ pub const ALL: &[Code] = &[
     INTERRUPTED,
     BUILD_FILE_CHANGES_OTHER_OBJECTS,
     LINKER_SCRIPT_CHANGED,
+    PUBLIC_CONSTANT,
     FUNCTIONS_TOGETHER,
     FUNCS_LAYOUT_UNKNOWN,
 ];

@@ -37,6 +37,7 @@ mod patched;
 mod patchset;
 mod plan;
 mod preset;
+mod public;
 mod replay;
 mod request;
 mod same_text;

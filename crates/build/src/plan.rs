@@ -12,7 +12,7 @@ use crate::patchset::{self, Changes};
 use crate::request::Request;
 use crate::tools::Tools;
 use crate::tree::{self, Entry, Snapshot};
-use crate::{base, codes, metadata};
+use crate::{base, codes, metadata, public};
 
 /// What planning found.
 #[derive(Debug)]
@@ -53,6 +53,11 @@ impl BuildPlan {
     /// What the patches touch, sorted by path.
     pub fn touched(&self) -> &[TouchedFile] {
         &self.touched
+    }
+
+    /// What of the interface to guests and the toolstack changes, and stands in the way of a payload.
+    pub fn public_constants(&self) -> Problems {
+        public::changed(&self.changes)
     }
 
     /// The first line of the compiler's own description.

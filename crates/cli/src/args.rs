@@ -141,7 +141,7 @@ fn allowance(text: &str) -> Result<Allowance, String> {
     if name.is_some_and(str::is_empty) {
         return Err("it has no name behind the colon: CODE or CODE:NAME".to_owned());
     }
-    let allowable = xsplice_diff::codes::ALLOWABLE;
+    let allowable = [xsplice_diff::codes::ALLOWABLE, xsplice_build::codes::ALLOWABLE].concat();
     if !allowable.contains(known) {
         let names: Vec<&str> = allowable.iter().map(|code| code.name).collect();
         return Err(format!(

@@ -40,6 +40,7 @@ pub(crate) fn run(
     };
     report.touched = plan.touched().to_vec();
     report.compiler = plan.compiler().to_owned();
+    let refusals = plan.public_constants();
     pause::at("build");
     let captured = xsplice_build::build(plan, progress)?;
     note_build(&captured, report);
@@ -56,6 +57,7 @@ pub(crate) fn run(
         loader: loader(&captured),
         whole: true,
         no_expectations: inputs.no_expectations,
+        refusals,
         payload: Some(wanted(inputs, &captured, report)),
     });
     let rest = |names: &BTreeSet<String>| untouched(&captured, names, progress);

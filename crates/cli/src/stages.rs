@@ -56,6 +56,8 @@ pub(crate) struct Host<'h> {
     pub(crate) whole: bool,
     /// Why nothing is expected of any replaced function, where that is so.
     pub(crate) no_expectations: Option<LeftOut>,
+    /// What is known to stand in the way of a payload, whatever the objects hold.
+    pub(crate) refusals: Problems,
     /// The payload to write; without it the stages end with check.
     pub(crate) payload: Option<Wanted>,
 }
@@ -115,10 +117,13 @@ pub(crate) fn run(
         return end_with_compare(&parts, &compared, allowed, findings).map(|()| None);
     };
     let world = host.world(allowed);
-    let selection = Selection::of(&compared, &world);
+    let mut selection = Selection::of(&compared, &world);
     note_selection(&selection, findings);
     pause::at("check");
     let nothing = selection.replaced.is_empty() && selection.hooks.is_empty();
+    if !nothing {
+        selection.problems.extend(host.refusals.clone());
+    }
     let patchable = Patchable::check(selection, &parts, &world)
         .inspect_err(|_| findings.base = Some(xsplice_diff::base_of(&parts, &world)))?;
     findings.base = Some(patchable.base().clone());

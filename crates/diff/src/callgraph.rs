@@ -25,8 +25,10 @@ struct Function<'h> {
     sized: bool,
     calls: BTreeSet<Node>,
     callers: BTreeSet<Node>,
-    /// Whether its address is taken somewhere.
-    taken: bool,
+    /// Whose code takes its address.
+    takers: BTreeSet<Node>,
+    /// Where data holds its address: the first place.
+    held_at: Option<u64>,
 }
 
 /// The direct calls of the shipped hypervisor; empty where the symbol file holds no code.
@@ -79,7 +81,17 @@ impl<'h> CallGraph<'h> {
 
     /// Whether its address is taken: somebody unknown may call it.
     pub(crate) fn is_taken(&self, node: Node) -> bool {
-        self.functions[node].taken
+        self.functions[node].held_at.is_some() || !self.functions[node].takers.is_empty()
+    }
+
+    /// Whose code takes its address.
+    pub(crate) fn takers(&self, node: Node) -> &BTreeSet<Node> {
+        &self.functions[node].takers
+    }
+
+    /// The first place in data that holds its address.
+    pub(crate) fn held_at(&self, node: Node) -> Option<u64> {
+        self.functions[node].held_at
     }
 
     /// Its address.
@@ -124,7 +136,7 @@ impl<'h> CallGraph<'h> {
         {
             for address in taken(&instruction) {
                 if let Some(other) = self.starting_at(address) {
-                    self.functions[other].taken = true;
+                    self.functions[other].takers.insert(node);
                 }
             }
             if is_near_branch(&instruction) {
@@ -153,11 +165,13 @@ impl<'h> CallGraph<'h> {
     /// Pointers in data are aligned.
     fn note_pointers(&mut self, hypervisor: &Hypervisor) {
         for (start, data) in hypervisor.contents() {
-            let skip = usize::try_from(start.next_multiple_of(8) - start).unwrap_or(0);
-            for word in data.get(skip..).unwrap_or_default().chunks_exact(8) {
+            let first = start.next_multiple_of(8);
+            let skip = usize::try_from(first - start).unwrap_or(0);
+            let words = data.get(skip..).unwrap_or_default().chunks_exact(8);
+            for (place, word) in (first..).step_by(8).zip(words) {
                 let address = word.try_into().map_or(0, u64::from_le_bytes);
                 if let Some(node) = self.starting_at(address) {
-                    self.functions[node].taken = true;
+                    self.functions[node].held_at.get_or_insert(place);
                 }
             }
         }
@@ -203,7 +217,8 @@ fn functions(hypervisor: &Hypervisor) -> Vec<Function<'_>> {
             sized,
             calls: BTreeSet::new(),
             callers: BTreeSet::new(),
-            taken: false,
+            takers: BTreeSet::new(),
+            held_at: None,
         });
         if sized && !function.sized {
             (function.sized, function.end) = (true, end);

@@ -15,6 +15,7 @@ use crate::layouts;
 use crate::pair::Parts;
 use crate::pieces::{PieceId, World};
 use crate::proof::Prover;
+use crate::prototypes;
 use crate::select::Selection;
 
 /// Bytes that the jump to the new code takes (xen/arch/x86/livepatch.c, `ARCH_PATCH_INSN_SIZE`).
@@ -83,6 +84,7 @@ impl Patchable {
         check_new_names(&selection, world, &mut problems);
         hooks::check(&selection, world, &mut problems);
         host::check(&selection, world, &mut problems);
+        prototypes::check(&selection, parts, world, &mut problems);
         let allowed = allow(&mut problems, world.allowed);
         problems.normalise();
         if problems.is_harmless() {

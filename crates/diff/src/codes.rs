@@ -5,6 +5,11 @@ use xsplice_report::Code;
 /// A type that live objects may have changed its layout; the code belongs to the crate that finds it.
 pub use xsplice_dwarf::codes::LAYOUT_CHANGED;
 
+/// A function that old code calls takes other arguments, or gives something else.
+pub const PROTOTYPE_CHANGED: Code = Code::refusal(
+    "prototype-changed",
+    "A replaced function has another prototype, and code that knows the old one can still call it.",
+);
 /// The initial value of data that exists on the host changed.
 pub const DATA_CHANGED: Code = Code::refusal(
     "data-changed",
@@ -28,6 +33,16 @@ pub const NEW_PERCPU: Code = Code::refusal("new-percpu", "A payload cannot bring
 /// Something that boot collects into an array.
 pub const BOOT_COLLECTED: Code =
     Code::refusal("boot-collected", "An entry of an array that is only read at boot would never be seen.");
+/// Boot code that changes beside what is patched.
+pub const INIT_NOT_RERUN: Code = Code::warning(
+    "init-not-rerun",
+    "The patch also changes code that runs at boot only, and that does not run again.",
+);
+/// A new variable that only boot code would set up.
+pub const DATA_NOT_SET_UP: Code = Code::refusal(
+    "data-not-set-up",
+    "A new variable has to be set up before it is used, and only code that never runs does that.",
+);
 /// Included code refers to what is gone after boot.
 pub const INIT_REFERENCE: Code =
     Code::refusal("init-reference", "Code that runs after boot refers to code or data that boot has freed.");
@@ -186,10 +201,12 @@ pub const ALLOW_UNUSED: Code =
 /// survives it, or the fix works, is for somebody to judge who knows more than the objects tell.
 pub const ALLOWABLE: &[Code] = &[
     LAYOUT_CHANGED,
+    PROTOTYPE_CHANGED,
     DATA_CHANGED,
     RODATA_ESCAPES,
     RODATA_USERS,
     BOOT_COLLECTED,
+    DATA_NOT_SET_UP,
     CRASH_AT_APPLY,
     CRASH_AT_REVERT,
     WAIT_PAIR,
@@ -198,12 +215,15 @@ pub const ALLOWABLE: &[Code] = &[
 
 /// All of this crate's own.
 pub const ALL: &[Code] = &[
+    PROTOTYPE_CHANGED,
     DATA_CHANGED,
     RODATA_CHANGED,
     RODATA_ESCAPES,
     RODATA_USERS,
     NEW_PERCPU,
     BOOT_COLLECTED,
+    INIT_NOT_RERUN,
+    DATA_NOT_SET_UP,
     INIT_REFERENCE,
     INIT_REFERENCE_KEPT,
     UNKNOWN_SECTION,

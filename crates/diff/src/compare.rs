@@ -114,6 +114,22 @@ impl<'p> Compared<'p> {
                 None => self.new_datum(id),
             }
         }
+        let kept: BTreeSet<ItemId> = self.correlated.counterpart.iter().flatten().copied().collect();
+        for (id, item) in parts.base.iter() {
+            if item.class != Class::BootArray || item.kind != ItemKind::Data || kept.contains(&id) {
+                continue;
+            }
+            let place = parts.pair.place(&item.name).section(&parts.base.object.section(item.section).name);
+            self.problems.push(
+                Diagnostic::new(
+                    codes::BOOT_COLLECTED,
+                    format!("{} is gone from an array that boot collects", item.name),
+                )
+                .at(place)
+                .why("The array was walked when the host booted, and what the entry led to stays in use.")
+                .advice("Change what the entry leads to instead, or leave this part for the next boot."),
+            );
+        }
     }
 
     fn compare_datum(&mut self, unmarked: &View<'_>, base_id: ItemId, id: ItemId) {

@@ -72,7 +72,7 @@ fn uses_endbr(hypervisor: &Hypervisor) -> bool {
 }
 
 /// All pieces that a function leads to, itself included. Code that an alternative puts in place belongs to it too.
-fn reached(selection: &Selection, from: PieceId) -> BTreeSet<PieceId> {
+pub(crate) fn reached(selection: &Selection, from: PieceId) -> BTreeSet<PieceId> {
     let mut replacements: BTreeMap<PieceId, Vec<PieceId>> = BTreeMap::new();
     for (id, piece) in pieces(selection).filter(|(_, piece)| piece.kind == PieceKind::Alternative) {
         if let Some(code) = first_target(selection, id) {

@@ -66,7 +66,7 @@ pub(crate) fn check(selection: &Selection, world: &World<'_>, problems: &mut Pro
 }
 
 /// The name in the source of a name in the hypervisor's own table: without file and compilers' additions.
-fn plain(name: &str) -> &str {
+pub(crate) fn plain(name: &str) -> &str {
     let name = name.rsplit_once('#').map_or(name, |(_, name)| name);
     name.split('.').next().filter(|name| !name.is_empty()).unwrap_or(name)
 }

@@ -6,9 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use xsplice_dwarf::{DebugInfo, LayoutChange, Life, Live, TypeKind, life};
+use xsplice_objects::Class;
 use xsplice_report::{Diagnostic, Place, Problems};
 
 use crate::codes;
+use crate::items::{ItemKind, Items};
+use crate::names;
 use crate::pair::Parts;
 
 /// Folders of headers that guests, the toolstack or loaders are compiled with too.
@@ -51,6 +54,7 @@ pub(crate) fn check(parts: &[Parts<'_>], whole: bool, problems: &mut Problems) {
             problems.extend(no_debug_info(part));
             continue;
         };
+        check_variables(part, before, after, problems);
         for change in xsplice_dwarf::layout_changes(before, after) {
             let known = types.entry((change.kind, change.name.clone())).or_default();
             if change.harmless.is_none() && !known.changes.contains(&change) {
@@ -75,6 +79,32 @@ pub(crate) fn check(parts: &[Parts<'_>], whole: bool, problems: &mut Problems) {
             Verdict::Hole => Some(changed.hole(known)),
             Verdict::Live(why) => Some(changed.refusal(known, why, &outer())),
         });
+    }
+}
+
+/// Variables that are of another type now, though of one size: what they hold is of the old one.
+fn check_variables(part: &Parts<'_>, before: &DebugInfo, after: &DebugInfo, problems: &mut Problems) {
+    let is_live = |class| matches!(class, Class::Data | Class::Bss | Class::PerCpu);
+    let variables = |items: &Items<'_>| -> BTreeMap<String, u64> {
+        let all = items.iter().filter(|(_, item)| item.kind == ItemKind::Data && is_live(item.class));
+        all.map(|(_, item)| (names::unnumbered(&item.name).to_owned(), item.size())).collect()
+    };
+    let old = variables(&part.base);
+    for (name, size) in variables(&part.patched) {
+        // Of another size it is refused as such.
+        if old.get(&name) != Some(&size) {
+            continue;
+        }
+        let Some(change) = before.variable_change(&name, after, &name) else { continue };
+        problems.push(
+            Diagnostic::new(
+                codes::LAYOUT_CHANGED,
+                format!("variable {name}: its type changed from {} to {}", change.from, change.to),
+            )
+            .at(part.pair.place(&name))
+            .why("What it holds on the host was put there by the original, and the new code would take it for something else.")
+            .advice("Keep the variable as it is, and let the new code use another one, which a load hook sets up."),
+        );
     }
 }
 

@@ -28,6 +28,7 @@ mod names;
 mod pair;
 mod pieces;
 mod proof;
+mod prototypes;
 mod reasons;
 mod rodata;
 mod select;

@@ -4,6 +4,7 @@
 //! have it. Whatever the hypervisor has is referred to by the name in its own table: calls to a replaced
 //! function, and stored addresses of one, go to the original, so that later payloads and reverts work.
 
+mod boot;
 mod code;
 mod hooks;
 mod kept;
@@ -104,6 +105,7 @@ impl Selection {
         while let Some((index, head)) = selector.queue.pop_front() {
             selector.fill_unit(index, head);
         }
+        selector.judge_boot_code();
         selector.selection.replaced.sort_by(|a, b| (&a.name, a.piece).cmp(&(&b.name, b.piece)));
         selector.selection.problems.normalise();
         reasons::complete(&mut selector.selection, world);

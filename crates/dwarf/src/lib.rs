@@ -12,6 +12,7 @@
 //! Work is linear in the size of the input apart from sorting, recursion is limited, and hostile input
 //! ends in an [`Error`].
 
+mod agree;
 mod change;
 pub mod codes;
 mod compare;
@@ -27,6 +28,8 @@ mod lines;
 mod lookup;
 mod model;
 mod parse;
+mod prototype;
+mod set_up;
 mod shape;
 mod signature;
 
@@ -36,4 +39,6 @@ pub use error::Error;
 pub use info::DebugInfo;
 pub use layout::{Field, Layout};
 pub use life::{Life, Live, life};
+pub use prototype::TypeChange;
+pub use set_up::SetUp;
 pub use signature::Signature;

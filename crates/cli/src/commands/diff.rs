@@ -76,7 +76,15 @@ fn compare(args: &Diff, report: &mut DiffReport) -> Result<Outcome, Problems> {
         Some(symbols) => {
             let payload = wanted(args, &pair, symbols)?;
             let loader = loader(payload.as_ref());
-            Some(Host { symbols, below: &below, loader, whole: false, no_expectations: None, payload })
+            Some(Host {
+                symbols,
+                below: &below,
+                loader,
+                whole: false,
+                no_expectations: None,
+                refusals: Problems::new(),
+                payload,
+            })
         }
         None => None,
     };
