@@ -201,6 +201,7 @@ fn note_changes(compared: &[Compared<'_>], findings: &mut Findings) {
 
 fn note_selection(selection: &Selection, findings: &mut Findings) {
     findings.needs = selection.needs.iter().cloned().collect();
+    findings.by_address = selection.by_address.iter().cloned().collect();
     findings.hooks.clone_from(&selection.hooks);
     findings.through_original.clone_from(&selection.through_original);
     findings.new_functions = selection
