@@ -48,7 +48,7 @@ pub(crate) type Rest<'r> = dyn Fn(&BTreeSet<String>) -> Result<Vec<ObjectPair>, 
 pub(crate) struct Host<'h> {
     /// The shipped hypervisor.
     pub(crate) symbols: &'h Symbols,
-    /// The payload below.
+    /// The payloads below.
     pub(crate) below: &'h Below,
     /// What its loader does.
     pub(crate) loader: Loader,
