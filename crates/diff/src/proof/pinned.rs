@@ -120,6 +120,15 @@ impl<'s> Addresses<'s> {
         only.is_some()
     }
 
+    /// Where fields lead for something of an object, without contradiction.
+    pub(crate) fn inferred(&self, object: usize, id: ItemId) -> Option<u64> {
+        let known = &self.objects[object];
+        let item = known.items.get(id);
+        let anchor = Anchor::Section(item.section);
+        let pinned = known.pins.get(&anchor).filter(|_| !known.contradicted.contains(&anchor))?;
+        Some(pinned.address.wrapping_add(item.start))
+    }
+
     /// Where something of an object is that the table has under that name.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use xsplice_objects::Class;
+use xsplice_objects::{Class, Shipped};
 use xsplice_report::{Diagnostic, Place};
 
 use super::Selector;
@@ -39,9 +39,13 @@ impl<'s> Selector<'s, '_> {
     }
 
     /// The name by which the shipped hypervisor (or a payload below) knows an item of the original. Numbers that
-    /// compilers count may differ from build to build.
+    /// compilers count may differ from build to build: where shipped code says by a field what is meant, that counts.
     pub(super) fn shipped_name(&mut self, index: usize, base: ItemId) -> Option<String> {
         let name = self.table_name(index, base, true);
+        let numbered = names::is_numbered(&name) && !self.world.exported.contains(&name);
+        if let Some(known) = numbered.then(|| self.numbered_there(index, base, &name)).flatten() {
+            return Some(known);
+        }
         if self.world.has(&name) {
             return Some(name);
         }
@@ -120,14 +124,30 @@ impl<'s> Selector<'s, '_> {
         }
     }
 
+    /// What the shipped code says of addresses.
+    fn addresses(&self) -> &Addresses<'s> {
+        let originals = || self.pairs.iter().map(|pair| &pair.correlated.parts.base);
+        self.addresses.get_or_init(|| Addresses::of(originals(), self.world))
+    }
+
     /// Where something is whose name the hypervisor has more than once.
     fn pinned(&self, item: Option<(usize, ItemId)>, name: &str) -> Result<Found, String> {
-        let originals = || self.pairs.iter().map(|pair| &pair.correlated.parts.base);
-        let addresses = self.addresses.get_or_init(|| Addresses::of(originals(), self.world));
         match item {
-            Some((home, id)) => addresses.of_item(home, id, name),
-            None => addresses.of_name(name),
+            Some((home, id)) => self.addresses().of_item(home, id, name),
+            None => self.addresses().of_name(name),
         }
+    }
+
+    /// The name that the hypervisor has where shipped code refers to an item with a compiler's counter, if that differs
+    /// by the counter at most.
+    fn numbered_there(&self, index: usize, base: ItemId, name: &str) -> Option<String> {
+        let address = self.addresses().inferred(index, base)?;
+        let stem = names::unnumbered(name);
+        let fits =
+            |shipped: &&Shipped| shipped.address == address && names::unnumbered(&shipped.name) == stem;
+        let there: Vec<&Shipped> = self.world.hypervisor.symbols().iter().filter(fits).collect();
+        let same = there.iter().find(|shipped| shipped.name == name);
+        same.or(there.first()).map(|shipped| shipped.name.clone())
     }
 
     /// A reference to something whose name the hypervisor has so many times.
