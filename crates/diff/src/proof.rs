@@ -117,6 +117,7 @@ impl ObjectProver<'_, '_> {
     /// The same, with the only one that agrees.
     fn matching<'s>(&mut self, id: ItemId, shipped: &[&'s Shipped]) -> (Proof, Option<&'s Shipped>) {
         self.against.take();
+        let shipped = &self.told_by_fields(id, shipped)[..];
         let compared: Vec<(Proof, Pins)> = shipped.iter().map(|one| self.compare(id, one)).collect();
         let agree = |(proof, _): &(Proof, Pins)| *proof == Proof::Same;
         let same = compared.iter().filter(|one| agree(one)).count();
@@ -142,6 +143,17 @@ impl ObjectProver<'_, '_> {
         match first {
             Some(proof) if !unread => (proof, None),
             _ => (Proof::NoCode, None),
+        }
+    }
+
+    /// Of several shipped functions, the one that fields of others lead to, if there is one.
+    fn told_by_fields<'s>(&self, id: ItemId, shipped: &[&'s Shipped]) -> Vec<&'s Shipped> {
+        let item = self.items.get(id);
+        let pinned = self.pins.get(&Anchor::Section(item.section));
+        let address = pinned.map(|pinned| pinned.address.wrapping_add(item.start));
+        match shipped.iter().find(|one| Some(one.address) == address) {
+            Some(one) => vec![one],
+            None => shipped.to_vec(),
         }
     }
 

@@ -266,6 +266,48 @@ fn a_function_that_nobody_refers_to_is_told_by_its_own_code() {
         why.starts_with("own.c#lonely is to be replaced, but the hypervisor has it 2 times"),
         "{found:?}"
     );
+    // So it is where the other object has nothing else.
+    let alone = "static int __used lonely(int a) { return handle(a) - 7; }\n";
+    let alone = desk.compile("own.c", alone, &[]);
+    let found = refusals(make(&before, &after, &desk.link(&[&shipped, &alone])));
+    assert!(found.contains_key("ambiguous-name"), "{found:?}");
+}
+
+/// `caller` leads to a function that is another one in the shipped object, and the other object has the original's.
+#[test]
+fn code_that_is_only_elsewhere_is_another_base() {
+    const TEXT: &str = r#"
+int OUTER(int a);
+static int noinline helper(int a);
+int CALLER(int a) { return helper(a) + 1; }
+static int noinline helper(int a) { return handle(a) * TIMES; }
+int OUTER(int a)
+{
+#ifdef PATCHED
+    a ^= 5;
+#endif
+    return helper(a) - 1;
+}
+"#;
+    let desk = Desk::new();
+    let own = |times: &str, more: &[&str]| {
+        let times = format!("-DTIMES={times}");
+        let flags = ["-DCALLER=caller", "-DOUTER=outer", "-fno-toplevel-reorder", &times];
+        desk.compile("own.c", TEXT, &[&flags, more].concat())
+    };
+    let twin = desk.compile("own.c", TEXT, &["-DCALLER=other", "-DOUTER=twin", "-DTIMES=3"]);
+    let image = desk.link(&[&own("5", &[]), &twin]);
+    let sizes: BTreeSet<u64> = {
+        let elf = Elf::parse(&image).expect("a hypervisor");
+        let helpers = elf.syms.iter().filter(|s| elf.strtab.get_at(s.st_name) == Some("helper"));
+        helpers.map(|symbol| symbol.st_size).collect()
+    };
+    assert_eq!(sizes.len(), 1, "the test's premise");
+    let found = refusals(make(&own("3", &[]), &own("3", &["-DPATCHED"]), &image));
+    assert_eq!(found.keys().copied().collect::<Vec<_>>(), ["ambiguous-name", "base-mismatch"], "{found:?}");
+    let why = &found["ambiguous-name"];
+    assert!(why.contains("and the code there is not that of the original"), "{why}");
+    assert!(found["base-mismatch"].starts_with("1 of 3 functions"), "{found:?}");
 }
 
 /// Nothing but one function, twice.
@@ -385,9 +427,36 @@ int USES(int a)
     assert_eq!(found.keys().copied().collect::<Vec<_>>(), ["init-reference"], "{found:?}");
 }
 
-/// A constant that code goes on to use is compared where it is.
+/// A function may go on to use what boot frees as its original does, but by name only: the verifier follows no other.
 #[test]
-fn a_constant_is_compared_at_its_own_address() {
+fn what_the_original_has_of_boot_is_not_referred_to_by_address() {
+    const TEXT: &str = r#"
+static int __section(".init.text") noinline begin(int a) { return handle(a) * 2; }
+int __section(".init.text") ENTER(int a) { return begin(a) + 1; }
+int USES(int a)
+{
+#ifdef PATCHED
+    a ^= 5;
+#endif
+    if (ticks < 5)
+        return begin(a) + 1;
+    return handle(a);
+}
+"#;
+    let desk = Desk::new();
+    let own = ["-DENTER=enter", "-DUSES=uses"];
+    let before = desk.compile("own.c", TEXT, &own);
+    let after = desk.compile("own.c", TEXT, &[&own[..], &["-DPATCHED"]].concat());
+    let alone = make(&before, &after, &desk.link(&[&before])).expect("a payload");
+    assert_eq!(alone.warnings, ["init-reference-kept"], "the test's premise");
+    let twin = desk.compile("own.c", TEXT, &["-DENTER=twin", "-DUSES=twin_uses"]);
+    let found = refusals(make(&before, &after, &desk.link(&[&before, &twin])));
+    assert_eq!(found.keys().copied().collect::<Vec<_>>(), ["init-reference"], "{found:?}");
+}
+
+/// The other object's constant of that name holds something else.
+#[test]
+fn a_constant_is_found_by_who_reads_it() {
     const TEXT: &str = r#"
 static const int table[] = { 3, 5, LAST };
 int FIRST(int n) { return table[n & 1]; }
@@ -408,4 +477,7 @@ int PICK(int n)
         let made = make(&before, &after, &image).expect("a payload");
         assert_eq!(made.absolute(), [("own.c#table".to_owned(), addresses(&image, "table")[number])]);
     }
+    let shipped = desk.compile("own.c", TEXT, &["-DLAST=8", own[1], own[2]]);
+    let found = refusals(make(&before, &after, &desk.link(&[&shipped, &twin])));
+    assert!(found.contains_key("ambiguous-name"), "{found:?}");
 }

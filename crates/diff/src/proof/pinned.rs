@@ -100,15 +100,12 @@ impl<'s> Addresses<'s> {
     fn compare(&mut self, function: &Function<'s>) -> bool {
         let known = &mut self.objects[function.object];
         let item = known.items.get(function.id);
-        let start = known.pins.get(&Anchor::Section(item.section)).map(|pinned| pinned.address);
-        let address = start.map(|start| start.wrapping_add(item.start));
         let units = (function.shipped.len() > 1 && item.local).then(|| known.own_units());
         let in_unit = |one: &Shipped| {
             let here = (one.name.as_str(), one.address);
             units.as_ref().is_none_or(|units| units.iter().any(|unit| unit.contains(&here)))
         };
-        let fits = |one: &&&Shipped| address.is_none_or(|address| one.address == address) && in_unit(one);
-        let shipped: Vec<&Shipped> = function.shipped.iter().filter(fits).copied().collect();
+        let shipped: Vec<&Shipped> = function.shipped.iter().filter(|one| in_unit(one)).copied().collect();
         let mut prover = self.prover.resume(known.items, std::mem::take(&mut known.pins));
         let (_, only) = prover.matching(function.id, &shipped);
         let contradicted = std::mem::take(&mut prover.contradicted);
