@@ -4,7 +4,7 @@ use xsplice_report::Place;
 
 use crate::codes;
 use crate::findings::{Errno, Findings, Side, Step};
-use crate::payload::{SHN_ABS, SHN_COMMON, Symbol};
+use crate::payload::{SHN_ABS, SHN_COMMON, STT_FILE, Symbol};
 use crate::verify::{Context, Found, new_symbols, problem};
 
 /// Characters that Xen keeps of a name: KSYM_NAME_LEN less the NUL (xen/include/xen/symbols.h).
@@ -124,9 +124,7 @@ fn resolved(context: &Context<'_>, index: usize, symbol: &Symbol<'_>, findings: 
 /// address of the hypervisor is right for one build only. Its name is to say what is there: that of a symbol which
 /// starts at the address. Other numbers, and FILE symbols, mean nothing to a host.
 fn absolute(context: &Context<'_>, index: usize, symbol: &Symbol<'_>, findings: &mut Findings) {
-    /// ELF's STT_FILE.
-    const FILE: u8 = 4;
-    if symbol.section != SHN_ABS || symbol.kind == FILE {
+    if symbol.section != SHN_ABS || symbol.kind == STT_FILE {
         return;
     }
     let Some(xen) = &context.xen else { return };
