@@ -9,7 +9,7 @@ mod hooks;
 mod kept;
 mod shipped;
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use xsplice_objects::{Class, Relocation, SectionId, Special};
@@ -73,6 +73,8 @@ struct Selector<'s, 'p> {
     numbered: OnceCell<BTreeMap<(&'s str, u64), Vec<&'s str>>>,
     /// Addresses of what the hypervisor's own table names more than once.
     addresses: OnceCell<Addresses<'s>>,
+    /// What each object's own code says of addresses.
+    own_addresses: RefCell<BTreeMap<usize, Addresses<'s>>>,
     queue: VecDeque<(usize, ItemId)>,
     /// For each replaced function the references to what boot frees that may stay.
     kept: BTreeMap<(usize, ItemId), KeptFields>,
@@ -91,6 +93,7 @@ impl Selection {
             made_global: made_global(pairs),
             numbered: OnceCell::new(),
             addresses: OnceCell::new(),
+            own_addresses: RefCell::default(),
             queue: VecDeque::new(),
             kept: BTreeMap::new(),
             selection: Selection::default(),

@@ -86,11 +86,14 @@ impl<'s> Addresses<'s> {
                 .filter(|(id, name)| known.items.get(*id).local && !names::is_numbered(name))
                 .map(|(_, name)| name.as_str())
                 .collect();
-            known.units = units(world.hypervisor, &locals);
+            let first = all.len();
             for (id, name) in &functions {
                 let mut shipped: Vec<&Shipped> = world.hypervisor.named(name).collect();
                 shipped.dedup_by_key(|one| one.address);
                 all.push(Function { object, id: *id, shipped });
+            }
+            if all[first..].iter().any(|function| function.shipped.len() > 1) {
+                known.units = units(world.hypervisor, &locals);
             }
         }
         all

@@ -124,24 +124,25 @@ impl<'s> Selector<'s, '_> {
         }
     }
 
-    /// What the shipped code says of addresses.
-    fn addresses(&self) -> &Addresses<'s> {
-        let originals = || self.pairs.iter().map(|pair| &pair.correlated.parts.base);
-        self.addresses.get_or_init(|| Addresses::of(originals(), self.world))
-    }
-
     /// Where something is whose name the hypervisor has more than once.
     fn pinned(&self, item: Option<(usize, ItemId)>, name: &str) -> Result<Found, String> {
+        let originals = || self.pairs.iter().map(|pair| &pair.correlated.parts.base);
+        let addresses = self.addresses.get_or_init(|| Addresses::of(originals(), self.world));
         match item {
-            Some((home, id)) => self.addresses().of_item(home, id, name),
-            None => self.addresses().of_name(name),
+            Some((home, id)) => addresses.of_item(home, id, name),
+            None => addresses.of_name(name),
         }
     }
 
     /// The name that the hypervisor has where shipped code refers to an item with a compiler's counter, if that differs
     /// by the counter at most.
     fn numbered_there(&self, index: usize, base: ItemId, name: &str) -> Option<String> {
-        let address = self.addresses().inferred(index, base)?;
+        let items = &self.pair(index).correlated.parts.base;
+        let address = {
+            let mut known = self.own_addresses.borrow_mut();
+            let own = known.entry(index).or_insert_with(|| Addresses::of(std::iter::once(items), self.world));
+            own.inferred(0, base)?
+        };
         let stem = names::unnumbered(name);
         let fits =
             |shipped: &&Shipped| shipped.address == address && names::unnumbered(&shipped.name) == stem;
