@@ -173,9 +173,10 @@ pub(crate) struct Build {
     /// The shipped hypervisor's symbol file; by default TREE/xen/xen-syms, else a private build's
     #[arg(long, value_name = "FILE")]
     pub(crate) xen_syms: Option<PathBuf>,
-    /// Build-id that must be applied below, in hex, or the payload to stack on; by default the hypervisor's
-    #[arg(long, value_name = "ID|PAYLOAD")]
-    pub(crate) depends: Option<String>,
+    /// Build-id that must be applied below, in hex, or the payload to stack on; several are given lowest first. By
+    /// default the hypervisor's
+    #[arg(long, value_name = "ID|PAYLOAD", visible_alias = "on")]
+    pub(crate) depends: Vec<String>,
     /// Build-id of the hypervisor, in hex; by default the one in the symbol file
     #[arg(long, value_name = "ID")]
     pub(crate) xen_depends: Option<String>,

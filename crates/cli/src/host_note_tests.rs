@@ -11,6 +11,7 @@ const OWN: &str = "3333333333333333333333333333333333333333";
 fn replaced(name: &str, expectation: Expectation) -> Replacement {
     Replacement {
         name: name.to_owned(),
+        address: None,
         piece: PieceId(0),
         old_size: 40,
         new_size: 52,

@@ -8,6 +8,7 @@ use xsplice_build::{Adjust, PatchInput};
 use xsplice_diff::LeftOut;
 use xsplice_objects::Hypervisor;
 use xsplice_report::{Allowance, Diagnostic, Place, Problems};
+use xsplice_verify::payload::Target;
 
 use crate::args::{Build, ProveBase};
 use crate::codes::{BAD_ID, ID_NEEDED, INPUT_UNREADABLE, USAGE};
@@ -23,16 +24,18 @@ pub(crate) struct Symbols {
     pub(crate) hypervisor: Hypervisor,
 }
 
-/// The payload below.
-#[derive(Default)]
+/// The payloads below, as far as they are known.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Below {
-    /// Its bytes.
-    pub(crate) bytes: Option<Vec<u8>>,
-    /// Names that it brings and later payloads may use.
+    /// The bytes of each, lowest first.
+    pub(crate) bytes: Vec<Vec<u8>>,
+    /// Names that they bring and later payloads may use.
     pub(crate) exported: BTreeSet<String>,
-    /// Functions that it replaces.
+    /// Functions that they replace, by name.
     pub(crate) replaced: BTreeSet<String>,
-    /// The id that it stands on itself.
+    /// Functions that they replace by address; then the name means nothing to the host.
+    pub(crate) replaced_at: BTreeSet<u64>,
+    /// The id that the lowest stands on itself.
     pub(crate) depends: Option<Vec<u8>>,
 }
 
@@ -88,15 +91,12 @@ pub(crate) fn resolve(args: &Build) -> Result<Inputs, Problems> {
         },
         None => None,
     };
-    let (below_id, below) = match &args.depends {
-        Some(text) => match read_depends(text) {
-            Ok((id, below)) => (Some(id), below),
-            Err(more) => {
-                problems.extend(more);
-                (None, Below::default())
-            }
-        },
-        None => (None, Below::default()),
+    let (below_id, mut below) = match read_stack(&args.depends) {
+        Ok(found) => found,
+        Err(more) => {
+            problems.extend(more);
+            (None, Below::default())
+        }
     };
     let given_xen_id =
         args.xen_depends.as_ref().map(|text| keep(parse_id(text, "--xen-depends"), &mut problems));
@@ -110,7 +110,7 @@ pub(crate) fn resolve(args: &Build) -> Result<Inputs, Problems> {
                 .advice("Give --xen-syms, or both --depends and --xen-depends; a host shows them with `xen-livepatch list` and `xl info`."),
         );
     }
-    if let (None, None) = (&args.depends, &symbols)
+    if let (true, None) = (args.depends.is_empty(), &symbols)
         && problems.0.is_empty()
     {
         problems.push(
@@ -119,7 +119,12 @@ pub(crate) fn resolve(args: &Build) -> Result<Inputs, Problems> {
         );
     }
     let (Some(name), true) = (name, problems.0.is_empty()) else { return Err(problems) };
-    // A payload says only what stands directly below it.
+    if let Some(symbols) = &symbols {
+        let all = symbols.hypervisor.symbols().iter();
+        let replaced = all.filter(|symbol| below.replaced_at.contains(&symbol.address));
+        below.replaced.extend(replaced.map(|symbol| symbol.name.clone()));
+    }
+    // A payload says only what stands directly below it: the lowest that is given need not be the host's lowest.
     let lowest = below.depends.as_ref().or(depends.as_ref());
     let no_expectations = match (args.no_expect, lowest == xen_depends.as_ref()) {
         (true, _) => Some(LeftOut::Asked),
@@ -227,6 +232,41 @@ fn parse_id(text: &str, option: &str) -> Result<Vec<u8>, Diagnostic> {
     }
 }
 
+/// The id of what is applied last, and all that is known of what is below it: an id in hex, or payload files, lowest
+/// first. The id is none where nothing is given.
+fn read_stack(given: &[String]) -> Result<(Option<Vec<u8>>, Below), Problems> {
+    let read = Problems::collect(given.iter().map(|text| read_depends(text)).collect::<Vec<_>>())?;
+    let mut stack: Option<(Vec<u8>, Below)> = None;
+    for (text, (id, own)) in given.iter().zip(read) {
+        stack = Some(match stack {
+            None => (id, own),
+            Some((last, below)) => (id, on_top(below, &last, own, text)?),
+        });
+    }
+    Ok(stack.map_or_else(Default::default, |(id, below)| (Some(id), below)))
+}
+
+/// Adds a payload on top of others, the last of which has that id.
+fn on_top(mut below: Below, last: &[u8], own: Below, text: &str) -> Result<Below, Diagnostic> {
+    let advice = "Give the payload files in the order in which the host has applied them, the lowest first.";
+    if below.bytes.is_empty() || own.bytes.is_empty() {
+        return Err(Diagnostic::new(USAGE, "of several payloads to stack on, one is given by its id alone")
+            .why("What it brings and replaces is not known, and so not what stands below.")
+            .advice(advice));
+    }
+    if own.depends.as_deref() != Some(last) {
+        return Err(Diagnostic::new(USAGE, "the payloads to stack on do not stand on each other")
+            .at(Place::file(text))
+            .why("It depends on another build-id than that of the payload in front of it.")
+            .advice(advice));
+    }
+    below.bytes.extend(own.bytes);
+    below.exported.extend(own.exported);
+    below.replaced.extend(own.replaced);
+    below.replaced_at.extend(own.replaced_at);
+    Ok(below)
+}
+
 /// An id in hex, or a payload file to stack on.
 fn read_depends(text: &str) -> Result<(Vec<u8>, Below), Problems> {
     let path = Path::new(text);
@@ -249,6 +289,61 @@ fn read_depends(text: &str) -> Result<(Vec<u8>, Below), Problems> {
             .into());
     };
     let exported = xsplice_verify::exported_names(&bytes)?;
-    let replaced = content.funcs.iter().map(|func| func.name.clone()).collect();
-    Ok((id, Below { bytes: Some(bytes), exported, replaced, depends: content.depends }))
+    let mut replaced: BTreeSet<String> = content.funcs.iter().map(|func| func.name.clone()).collect();
+    let mut replaced_at = BTreeSet::new();
+    for func in &content.funcs {
+        match func.old {
+            Target::Literal(address @ 1..) | Target::Absolute(address) => {
+                replaced_at.insert(address);
+            }
+            Target::Undefined { symbol, .. } => {
+                replaced.insert(payload.symbol_name(symbol));
+            }
+            _ => {}
+        }
+    }
+    let depends = content.depends;
+    Ok((id, Below { bytes: vec![bytes], exported, replaced, replaced_at, depends }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A payload that brings and replaces one thing each, both called after it.
+    fn below(name: &str, depends: &[u8]) -> Below {
+        Below {
+            bytes: vec![name.as_bytes().to_vec()],
+            exported: BTreeSet::from([format!("{name}_new")]),
+            replaced: BTreeSet::from([format!("{name}_old")]),
+            replaced_at: BTreeSet::from([name.len() as u64]),
+            depends: Some(depends.to_vec()),
+        }
+    }
+
+    #[test]
+    fn of_a_stack_everything_is_known() {
+        let stack = on_top(below("low", &[1]), &[2], below("upper", &[2]), "upper.livepatch").unwrap();
+        let names = |end: &str| ["low", "upper"].map(|name| format!("{name}_{end}")).into();
+        let expected = Below {
+            bytes: vec![b"low".to_vec(), b"upper".to_vec()],
+            exported: names("new"),
+            replaced: names("old"),
+            replaced_at: BTreeSet::from([3, 5]),
+            depends: Some(vec![1]),
+        };
+        assert_eq!(stack, expected);
+    }
+
+    #[test]
+    fn payloads_that_do_not_stand_on_each_other_are_no_stack() {
+        let wrong = on_top(below("low", &[1]), &[2], below("upper", &[1]), "upper.livepatch").unwrap_err();
+        assert_eq!((wrong.code, wrong.place.file.as_deref()), (USAGE, Some("upper.livepatch")));
+        // By their ids alone.
+        for (low, upper) in [(Below::default(), below("upper", &[2])), (below("low", &[1]), Below::default())]
+        {
+            let wrong = on_top(low, &[2], upper, "upper.livepatch").unwrap_err();
+            assert!(wrong.what.contains("by its id alone"), "{wrong:?}");
+        }
+    }
 }

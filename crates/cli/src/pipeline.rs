@@ -160,6 +160,7 @@ fn wanted(inputs: &Inputs, captured: &CapturedBuild, report: &Report) -> Wanted 
         size: funcs.size,
         name: funcs.name,
         new_addr: funcs.new_addr,
+        old_addr: funcs.old_addr,
         new_size: funcs.new_size,
         old_size: funcs.old_size,
         version_at: funcs.version_offset,

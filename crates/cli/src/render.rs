@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use serde::Serialize;
-use xsplice_diff::{Base, Expectation, How, Replacement};
+use xsplice_diff::{Base, ByAddress, Expectation, How, Replacement};
 use xsplice_report::{Because, Diagnostic, Kind, Place, Problems};
 
 use crate::report::{Findings, PayloadFacts};
@@ -143,6 +143,7 @@ pub(crate) fn findings(findings: &Findings) -> Vec<String> {
             function.name, function.old_size, function.new_size, function.first_difference
         ));
     }
+    lines.extend(findings.by_address.iter().map(by_address));
     lines.extend(expectations(&findings.functions));
     for hook in &findings.hooks {
         lines.push(format!("{} hook: {} in {}", hook.kind.name(), hook.function, hook.object));
@@ -168,6 +169,15 @@ pub(crate) fn findings(findings: &Findings) -> Vec<String> {
         lines.push(format!("at next boot: {} in {}: {}", change.name, change.object, change.what));
     }
     lines
+}
+
+/// What is not looked up by its name.
+fn by_address(one: &ByAddress) -> String {
+    let what = match &one.by {
+        Some(by) => format!("referred to by {by}"),
+        None => "to be replaced".to_owned(),
+    };
+    format!("by address: {} at {:#x}, {what}: {}", one.name, one.address, one.because)
 }
 
 /// How much of the original is what was shipped.

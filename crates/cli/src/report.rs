@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use xsplice_build::{BuildSystem, ConfigChange, LineNumbers, Original, PresetFacts, TouchedFile, Way};
-use xsplice_diff::{Base, Changes, Hook, InitChange, PieceKind, Replacement, ThroughOriginal};
+use xsplice_diff::{Base, ByAddress, Changes, Hook, InitChange, PieceKind, Replacement, ThroughOriginal};
 use xsplice_link::Ids;
 use xsplice_report::{Because, Outcome, Place, Problems};
 use xsplice_verify::Facts;
@@ -82,6 +82,9 @@ pub(crate) struct Findings {
     pub(crate) pieces: Vec<PieceFacts>,
     /// Names that the host must have.
     pub(crate) needs: Vec<String>,
+    /// What is referred to or replaced by its address, since the host has its name more than once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) by_address: Vec<ByAddress>,
     /// References to replaced functions, which go to the original.
     pub(crate) through_original: Vec<ThroughOriginal>,
     /// Changes that wait for the next boot.

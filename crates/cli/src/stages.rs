@@ -48,7 +48,7 @@ pub(crate) type Rest<'r> = dyn Fn(&BTreeSet<String>) -> Result<Vec<ObjectPair>, 
 pub(crate) struct Host<'h> {
     /// The shipped hypervisor.
     pub(crate) symbols: &'h Symbols,
-    /// The payload below.
+    /// The payloads below.
     pub(crate) below: &'h Below,
     /// What its loader does.
     pub(crate) loader: Loader,
@@ -206,6 +206,7 @@ fn note_changes(compared: &[Compared<'_>], findings: &mut Findings) {
 
 fn note_selection(selection: &Selection, findings: &mut Findings) {
     findings.needs = selection.needs.iter().cloned().collect();
+    findings.by_address = selection.by_address.iter().cloned().collect();
     findings.hooks.clone_from(&selection.hooks);
     findings.through_original.clone_from(&selection.through_original);
     findings.new_functions = selection

@@ -587,3 +587,76 @@ int count(struct livepatch_func *func)
         assert_eq!(funcs["size"], size);
     }
 }
+
+/// Two objects of sources called pair.c: both have `helper`, and the patch is about the first.
+#[test]
+fn names_that_are_there_twice_are_listed_by_address() {
+    const TWICE: &str = r#"
+#include "hv.h"
+static int noinline helper(int a)
+{
+#ifdef PATCHED
+    a ^= 5;
+#endif
+    return handle(a) * 3;
+}
+int FIRST(int a) { return helper(a) + 1; }
+int SECOND(int a)
+{
+#ifdef PATCHED
+    a++;
+#endif
+    return helper(a) - 1;
+}
+"#;
+    let desk = Desk::with_flags(TWICE, "pair.c", &["-DFIRST=first", "-DSECOND=second"]);
+    fs::create_dir(desk.path().join("other")).expect("a folder");
+    fs::write(desk.path().join("other/pair.c"), TWICE).expect("a source");
+    desk.compile(Path::new("other/pair.c"), "twin.o", &["-DFIRST=third", "-DSECOND=fourth"]);
+    desk.link("xen-syms", &["twin.o", "orig.o", "others.o"], "--build-id=sha1");
+    let listed = Command::new("nm").arg(desk.path().join("xen-syms")).output().expect("nm");
+    let listed = String::from_utf8(listed.stdout).expect("text");
+    let mut helpers: Vec<u64> = listed
+        .lines()
+        .filter_map(|line| line.strip_suffix(" t helper"))
+        .map(|address| u64::from_str_radix(address, 16).expect("an address"))
+        .collect();
+    // Code stands in the order of the objects.
+    helpers.sort_unstable();
+    let [_, own] = helpers[..] else { panic!("the test's premise: {listed}") };
+
+    let ran = desk.both(&["--xen-syms", "xen-syms"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    for line in [
+        format!(
+            "by address: pair.c#helper at {own:#x}, to be replaced: the shipped first refers to it there"
+        ),
+        format!(
+            "by address: pair.c#helper at {own:#x}, referred to by second: the shipped first refers to it there"
+        ),
+    ] {
+        assert!(ran.stdout.lines().any(|one| one == line), "{line}\nis not among\n{}", ran.stdout);
+    }
+    let ran = desk.both(&["--xen-syms", "xen-syms", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON and nothing else");
+    let because = "the shipped first refers to it there";
+    let at = format!("{own:#x}");
+    let of = |by: Option<&str>| {
+        let mut one = serde_json::json!(
+            { "name": "pair.c#helper", "address": at, "object": "patched.o", "because": because }
+        );
+        if let Some(by) = by {
+            one["by"] = by.into();
+        }
+        one
+    };
+    assert_eq!(report["by_address"], serde_json::json!([of(None), of(Some("second"))]));
+    let helper =
+        report["functions"].as_array().expect("functions").iter().find(|f| f["name"] == "pair.c#helper");
+    assert_eq!(helper.expect("a function")["address"], at.as_str());
+    let through = &report["through_original"][0];
+    assert_eq!(
+        (through["function"].as_str(), through["by"].as_str()),
+        (Some("pair.c#helper"), Some("second"))
+    );
+}

@@ -84,6 +84,7 @@ fn each_mistake_has_its_message_and_code() {
         ),
         (with(&["-p", "fix.patch", "--depends", "abc"]), 1, "[bad-id]"),
         (with(&["-p", "fix.patch", "--depends", ""]), 1, "[bad-id]"),
+        (with(&["-p", "fix.patch", "--on", ID, "--on", ID]), 1, "one is given by its id alone"),
         (with(&["-p", "fix.patch", "--xen-depends", "+1"]), 1, "[bad-id]"),
         (with(&["-p", "fix.patch", "--xen-syms", "none"]), 1, "error: cannot read the symbol file: "),
         (with(&["-p", "fix.patch", "--xen-syms", "words"]), 1, "[xen-syms-unreadable]"),

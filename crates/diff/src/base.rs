@@ -8,7 +8,7 @@ use xsplice_objects::{Class, Object, SectionId};
 use xsplice_report::{Diagnostic, Place, Problems};
 
 use crate::codes;
-use crate::items::{ItemKind, Items};
+use crate::items::{ItemId, ItemKind, Items};
 use crate::names;
 use crate::pieces::World;
 use crate::proof::{Content, Proof, Prover};
@@ -186,16 +186,8 @@ pub(crate) fn of_object(
     let object = items.object;
     let mut base = Base::default();
     let mut functions = prover.object(items);
-    for (id, item) in items.iter() {
-        let code = matches!(item.class, Class::Text | Class::InitText) && !is_discarded(object, item.section);
-        // Labels of assembler code have no size that could be compared; of weak functions the linker takes one.
-        if item.kind != ItemKind::Function || !code || item.weak || !item.sized {
-            continue;
-        }
-        let name = object.table_name(&item.name, item.local);
-        if world.replaced.contains(&name) || world.exported.contains(&name) {
-            continue;
-        }
+    for (id, name) in comparable(items, world) {
+        let item = items.get(id);
         let all: Vec<_> = world.hypervisor.named(&name).collect();
         let sized: Vec<_> = all.iter().copied().filter(|shipped| shipped.size == item.declared).collect();
         // Assemblers add no FILE symbol: what file's name its locals get is the linker's choice.
@@ -225,6 +217,18 @@ pub(crate) fn of_object(
         base.differing.push(Differing { object: object.path.clone(), name, how, what, boot });
     }
     base
+}
+
+/// The functions of an object that can be compared, each with its name in the hypervisor's own table.
+pub(crate) fn comparable(items: &Items<'_>, world: &World<'_>) -> Vec<(ItemId, String)> {
+    let object = items.object;
+    let functions = items.iter().filter(|(_, item)| {
+        let code = matches!(item.class, Class::Text | Class::InitText) && !is_discarded(object, item.section);
+        // Labels of assembler code have no size that could be compared; of weak functions the linker takes one.
+        item.kind == ItemKind::Function && code && !item.weak && item.sized
+    });
+    let named = functions.map(|(id, item)| (id, object.table_name(&item.name, item.local)));
+    named.filter(|(_, name)| !world.replaced.contains(name) && !world.exported.contains(name)).collect()
 }
 
 /// What the linker script throws away.

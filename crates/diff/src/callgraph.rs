@@ -123,7 +123,8 @@ impl<'h> CallGraph<'h> {
         found
     }
 
-    fn starting_at(&self, address: u64) -> Option<Node> {
+    /// The function that starts there.
+    pub(crate) fn starting_at(&self, address: u64) -> Option<Node> {
         self.functions.binary_search_by_key(&address, |function| function.start).ok()
     }
 

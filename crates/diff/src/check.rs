@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
-use xsplice_objects::Hypervisor;
+use serde::{Serialize, Serializer};
+use xsplice_objects::{Hypervisor, Shipped};
 use xsplice_report::{Allowance, Diagnostic, Difference, Place, Problems};
 
 use crate::base::{self, Base, Differing, How};
@@ -13,7 +13,7 @@ use crate::hooks;
 use crate::host;
 use crate::layouts;
 use crate::pair::Parts;
-use crate::pieces::{PieceId, World};
+use crate::pieces::{self, PieceId, World};
 use crate::proof::Prover;
 use crate::prototypes;
 use crate::select::Selection;
@@ -38,6 +38,9 @@ pub struct Patchable {
 pub struct Replacement {
     /// Its name in the hypervisor's own table.
     pub name: String,
+    /// Where it is, if the table has that name more than once: then the loader is not to look it up.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_hex")]
+    pub address: Option<u64>,
     /// The new code.
     #[serde(skip)]
     pub piece: PieceId,
@@ -54,6 +57,13 @@ pub struct Replacement {
     pub first_difference: Difference,
     /// What the hypervisor is to find before it lets the function be replaced.
     pub expectation: Expectation,
+}
+
+fn optional_hex<S: Serializer>(address: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match address {
+        Some(address) => pieces::hex(address, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 impl Patchable {
@@ -287,35 +297,23 @@ fn check_room(selection: &Selection, world: &World<'_>, problems: &mut Problems)
     let boot = wanted.then(|| Boot::of(world.hypervisor)).flatten();
     for replaced in &selection.replaced {
         let place = replaced.place.clone();
-        let mut named: Vec<_> = world.hypervisor.named(&replaced.name).collect();
+        let meant = |one: &&Shipped| replaced.address.is_none_or(|address| one.address == address);
+        let mut named: Vec<_> = world.hypervisor.named(&replaced.name).filter(meant).collect();
         named.dedup_by_key(|s| s.address);
         let [shipped] = named[..] else {
-            let (code, what) = if named.is_empty() {
-                (
-                    codes::NOT_IN_HYPERVISOR,
-                    format!(
-                        "{} is to be replaced, but the shipped hypervisor does not have it",
-                        replaced.name
-                    ),
-                )
-            } else {
-                (
-                    codes::AMBIGUOUS_NAME,
-                    format!(
-                        "{} is to be replaced, but the hypervisor has it {} times",
-                        replaced.name,
-                        named.len()
-                    ),
-                )
-            };
-            problems.push(
-                Diagnostic::new(code, what)
-                    .at(place)
-                    .why("The host could replace the wrong function, or none.")
-                    .advice(
-                        "Give the symbol file of the running hypervisor, built with ENFORCE_UNIQUE_SYMBOLS.",
-                    ),
-            );
+            // Of several that cannot be told apart it has been said why.
+            if named.is_empty() {
+                let what = format!(
+                    "{} is to be replaced, but the shipped hypervisor does not have it",
+                    replaced.name
+                );
+                problems.push(
+                    Diagnostic::new(codes::NOT_IN_HYPERVISOR, what)
+                        .at(place)
+                        .why("The host could replace the wrong function, or none.")
+                        .advice("Give the symbol file of the running hypervisor."),
+                );
+            }
             continue;
         };
         if world.hypervisor.is_init(shipped.address) {
@@ -360,6 +358,7 @@ fn check_room(selection: &Selection, world: &World<'_>, problems: &mut Problems)
         }
         functions.push(Replacement {
             name: replaced.name.clone(),
+            address: replaced.address,
             piece: replaced.piece,
             old_size: shipped.size,
             new_size: selection.pieces[replaced.piece.0].declared,

@@ -101,7 +101,7 @@ fn pieces(selection: &Selection) -> impl Iterator<Item = (PieceId, &crate::piece
 fn piece_of(target: &Target) -> Option<PieceId> {
     match target {
         Target::Piece(id) => Some(*id),
-        Target::Hypervisor(_) => None,
+        Target::Hypervisor(_) | Target::Address { .. } => None,
     }
 }
 
@@ -157,10 +157,7 @@ fn warn_of_waiting(hook: &Hook, selection: &Selection, reached: &BTreeSet<PieceI
     }
     let references = reached.iter().flat_map(|id| &selection.pieces[id.0].references);
     let names: BTreeSet<&str> = references
-        .filter_map(|reference| match &reference.target {
-            Target::Hypervisor(name) if WAITS.contains(&name.as_str()) => Some(name.as_str()),
-            _ => None,
-        })
+        .filter_map(|reference| reference.target.name().filter(|name| WAITS.contains(name)))
         .collect();
     if !names.is_empty() {
         let names = names.into_iter().collect::<Vec<_>>().join(", ");

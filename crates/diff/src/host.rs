@@ -16,7 +16,7 @@ use xsplice_report::{Code, Diagnostic, Place, Problems};
 use crate::callgraph::{CallGraph, Node};
 use crate::codes;
 use crate::listing::{self, Use};
-use crate::pieces::{PieceKind, Replaced, Target, World};
+use crate::pieces::{PieceKind, Replaced, World};
 use crate::select::Selection;
 use table::{Harm, Listed};
 
@@ -39,12 +39,12 @@ pub(crate) fn check(selection: &Selection, world: &World<'_>, problems: &mut Pro
         if let Some(told) = listed.and_then(|listed| told(replaced, listed)) {
             problems.push(told);
         } else if listed.is_some() {
-            late.note(replaced, host.node(&replaced.name), listed);
+            late.note(replaced, host.node(replaced), listed);
         } else if table::SAFE.contains(&name) {
             continue;
-        } else if let Some(way) = host.way(&parked, &replaced.name) {
+        } else if let Some(way) = host.way(&parked, replaced) {
             problems.push(on_the_way(replaced, codes::CRASH_AT_REVERT, &way, "CPUs that are offline are in it, take no part in a revert, and would wake up in memory that is freed."));
-        } else if let Some(way) = host.way(&machine_check, &replaced.name) {
+        } else if let Some(way) = host.way(&machine_check, replaced) {
             let code = if replaced.object.starts_with(table::MACHINE_CHECK_FOLDER) {
                 codes::CRASH_AT_APPLY
             } else {
@@ -57,7 +57,7 @@ pub(crate) fn check(selection: &Selection, world: &World<'_>, problems: &mut Pro
                 "A machine check can run it while it is overwritten.",
             ));
         } else {
-            late.note(replaced, host.node(&replaced.name), None);
+            late.note(replaced, host.node(replaced), None);
         }
     }
     late.warn(&host, problems);
@@ -116,8 +116,11 @@ impl<'w> Host<'w> {
         self.graph.get_or_init(|| CallGraph::of(self.world.hypervisor))
     }
 
-    fn node(&self, name: &str) -> Option<Node> {
-        self.graph().named(name)
+    fn node(&self, replaced: &Replaced) -> Option<Node> {
+        match replaced.address {
+            Some(address) => self.graph().starting_at(address),
+            None => self.graph().named(&replaced.name),
+        }
     }
 
     /// All functions whose name in the source is one of a list.
@@ -127,8 +130,8 @@ impl<'w> Host<'w> {
     }
 
     /// The names on the way from a root to a function, both included; `None` where none leads there.
-    fn way(&self, ways: &Ways, name: &str) -> Option<Vec<&'w str>> {
-        let mut node = self.node(name)?;
+    fn way(&self, ways: &Ways, replaced: &Replaced) -> Option<Vec<&'w str>> {
+        let mut node = self.node(replaced)?;
         let mut way = vec![self.graph().name(node)];
         while let Some(before) = ways.get(&node)? {
             node = *before;
@@ -287,17 +290,17 @@ fn check_stacks(selection: &Selection, host: &Host<'_>, problems: &mut Problems)
         );
     };
     for replaced in &selection.replaced {
-        if host.node(&replaced.name).is_some_and(|node| direct.contains(&node)) {
+        if host.node(replaced).is_some_and(|node| direct.contains(&node)) {
             refuse(&replaced.name, replaced.place.clone(), problems);
         }
     }
     for piece in selection.pieces.iter().filter(|piece| piece.kind == PieceKind::Text) {
-        let waits = piece.references.iter().any(|reference| match &reference.target {
-            Target::Hypervisor(name) => {
+        let waits = piece.references.iter().any(|reference| match reference.target.name() {
+            Some(name) => {
                 table::WAIT.contains(&plain(name))
                     && listing::use_of(&piece.bytes, reference.offset) != Use::Address
             }
-            Target::Piece(_) => false,
+            None => false,
         });
         if waits {
             refuse(&piece.label, Place::object(&piece.object).symbol(&piece.label), problems);
@@ -333,7 +336,7 @@ fn warn_of_stacks(
             !refused.contains(name) && !table::WAIT.contains(&name)
         })
         .filter(|replaced| {
-            host.node(&replaced.name).is_some_and(|node| above.contains(&node) && !safe.contains(&node))
+            host.node(replaced).is_some_and(|node| above.contains(&node) && !safe.contains(&node))
         })
         .collect();
     let Some(first) = on_stack.first() else { return };

@@ -46,7 +46,7 @@ pub use items::{Item, ItemId, ItemKind, Items};
 pub use layouts::layout_problems;
 pub use meaning::{Content, EntryMeaning, Fingerprint, Known, Meaning, View};
 pub use pair::{Correlated, Input, ObjectPair, Parts};
-pub use pieces::{Hook, Loader, Piece, PieceId, PieceKind, Reference, Replaced, Target, World};
+pub use pieces::{ByAddress, Hook, Loader, Piece, PieceId, PieceKind, Reference, Replaced, Target, World};
 pub use reasons::{How, ThroughOriginal};
 pub use select::Selection;
 pub use users::add_users;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use xsplice_objects::{HookKind, Hypervisor, RelocKind};
 use xsplice_report::{Allowance, Because, Difference, Place};
 
@@ -47,6 +47,45 @@ pub enum Target {
     Piece(PieceId),
     /// A name in the hypervisor's own table, or of a payload below.
     Hypervisor(String),
+    /// Something of the hypervisor whose name its own table has more than once.
+    Address {
+        /// That name.
+        name: String,
+        /// Where the one that is meant is.
+        address: u64,
+    },
+}
+
+impl Target {
+    /// The name of what the hypervisor or a payload below has.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Target::Hypervisor(name) | Target::Address { name, .. } => Some(name),
+            Target::Piece(_) => None,
+        }
+    }
+}
+
+/// Something that the payload refers to, or replaces, by its address: the hypervisor's own table has its name more than
+/// once.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct ByAddress {
+    /// That name.
+    pub name: String,
+    /// Where it is.
+    #[serde(serialize_with = "hex")]
+    pub address: u64,
+    /// What refers to it; none where it is the function to be replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// The object, relative to the tree.
+    pub object: String,
+    /// What says that it is there, in words.
+    pub because: String,
+}
+
+pub(crate) fn hex<S: Serializer>(address: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&format!("{address:#x}"))
 }
 
 /// A relocated field of a piece.
@@ -92,6 +131,8 @@ pub struct Piece {
 pub struct Replaced {
     /// Its name in the hypervisor's own table.
     pub name: String,
+    /// Where it is, if the table has that name more than once.
+    pub address: Option<u64>,
     /// The new code.
     pub piece: PieceId,
     /// Where it stands.

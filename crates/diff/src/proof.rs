@@ -6,9 +6,11 @@
 //! another object, an input section (which linkers keep in one piece), a merged string or constant. Where Xen's own table
 //! has the name, it has to be one of its addresses; strings, constants and read-only data have to hold the same.
 
+mod pinned;
 mod relaxed;
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
 use xsplice_objects::{Class, Home, Hypervisor, RelocKind, Relocation, SectionId, Shipped};
@@ -16,6 +18,8 @@ use xsplice_objects::{Class, Home, Hypervisor, RelocKind, Relocation, SectionId,
 use crate::entries::Spot;
 use crate::items::{ItemId, ItemKind, Items};
 use crate::{meaning, names};
+
+pub(crate) use pinned::{Addresses, Found};
 
 /// How a function of the original compares with the shipped one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +78,12 @@ impl<'h> Prover<'h> {
 
     /// For functions of one object.
     pub(crate) fn object<'p>(&'p mut self, items: &'p Items<'p>) -> ObjectProver<'p, 'h> {
-        ObjectProver { prover: self, items, pins: Pins::new() }
+        self.resume(items, Pins::new())
+    }
+
+    /// The same, with what is known of that object.
+    fn resume<'p>(&'p mut self, items: &'p Items<'p>, pins: Pins) -> ObjectProver<'p, 'h> {
+        ObjectProver { prover: self, items, pins, against: RefCell::default(), contradicted: BTreeSet::new() }
     }
 }
 
@@ -84,11 +93,17 @@ pub(crate) struct ObjectProver<'p, 'h> {
     items: &'p Items<'p>,
     /// Sections, strings and constants of this object.
     pins: Pins,
+    /// What fields of the function at hand lead elsewhere for, though its bytes are the same.
+    against: RefCell<BTreeSet<Anchor>>,
+    /// The same of all functions that differ by nothing else.
+    contradicted: BTreeSet<Anchor>,
 }
 
 /// What stands against a field: other code, or other content.
 enum Against {
     Code(String),
+    /// It leads elsewhere than what is known of that.
+    Elsewhere(Anchor, String),
     Content(Content, String),
 }
 
@@ -96,10 +111,19 @@ impl ObjectProver<'_, '_> {
     /// Compares a function with the shipped ones that have its name. There may be several of that name: one that
     /// agrees is enough, and only if it is the only one, what it refers to counts for other functions.
     pub(crate) fn function(&mut self, id: ItemId, shipped: &[&Shipped]) -> Proof {
+        self.matching(id, shipped).0
+    }
+
+    /// The same, with the only one that agrees.
+    fn matching<'s>(&mut self, id: ItemId, shipped: &[&'s Shipped]) -> (Proof, Option<&'s Shipped>) {
+        self.against.take();
+        let shipped = &self.told_by_fields(id, shipped)[..];
         let compared: Vec<(Proof, Pins)> = shipped.iter().map(|one| self.compare(id, one)).collect();
-        let same = compared.iter().filter(|(proof, _)| *proof == Proof::Same).count();
+        let agree = |(proof, _): &(Proof, Pins)| *proof == Proof::Same;
+        let same = compared.iter().filter(|one| agree(one)).count();
         if same == 1 {
-            let agreeing = compared.into_iter().find(|(proof, _)| *proof == Proof::Same);
+            let only = compared.iter().position(agree).and_then(|index| shipped.get(index).copied());
+            let agreeing = compared.into_iter().find(agree);
             for (anchor, pinned) in agreeing.into_iter().flat_map(|(_, pins)| pins) {
                 let pins = match anchor {
                     Anchor::Name(_) => &mut self.prover.names,
@@ -107,16 +131,29 @@ impl ObjectProver<'_, '_> {
                 };
                 pins.entry(anchor).or_insert(pinned);
             }
-            return Proof::Same;
+            return (Proof::Same, only);
         }
         if same > 1 {
-            return Proof::Same;
+            return (Proof::Same, None);
         }
+        let against = self.against.take();
+        self.contradicted.extend(against);
         let unread = compared.iter().any(|(proof, _)| *proof == Proof::NoCode);
         let first = compared.into_iter().map(|(proof, _)| proof).find(|proof| *proof != Proof::NoCode);
         match first {
-            Some(proof) if !unread => proof,
-            _ => Proof::NoCode,
+            Some(proof) if !unread => (proof, None),
+            _ => (Proof::NoCode, None),
+        }
+    }
+
+    /// Of several shipped functions, the one that fields of others lead to, if there is one.
+    fn told_by_fields<'s>(&self, id: ItemId, shipped: &[&'s Shipped]) -> Vec<&'s Shipped> {
+        let item = self.items.get(id);
+        let pinned = self.pins.get(&Anchor::Section(item.section));
+        let address = pinned.map(|pinned| pinned.address.wrapping_add(item.start));
+        match shipped.iter().find(|one| Some(one.address) == address) {
+            Some(one) => vec![one],
+            None => shipped.to_vec(),
         }
     }
 
@@ -158,6 +195,10 @@ impl ObjectProver<'_, '_> {
             match self.field(relocation, adjust, value, &item.name, &mut pins) {
                 Ok(()) => {}
                 Err(Against::Code(what)) => return (Proof::Differs(format!("at +{field:#x} {what}")), pins),
+                Err(Against::Elsewhere(anchor, what)) => {
+                    self.against.borrow_mut().insert(anchor);
+                    return (Proof::Differs(format!("at +{field:#x} {what}")), pins);
+                }
                 Err(Against::Content(kind, what)) => {
                     content.get_or_insert((kind, format!("at +{field:#x} {what}")));
                 }
@@ -201,7 +242,8 @@ impl ObjectProver<'_, '_> {
             Home::Undefined => {
                 let known = self.addresses(&symbol.name);
                 if !known.is_empty() && !known.contains(&address) {
-                    return Err(Against::Code(format!("{}, shipped leads elsewhere", symbol.name)));
+                    let what = format!("{}, shipped leads elsewhere", symbol.name);
+                    return Err(Against::Elsewhere(Anchor::Name(symbol.name.clone()), what));
                 }
                 return self.pin(Anchor::Name(symbol.name.clone()), address, &symbol.name, by, pins);
             }
@@ -254,7 +296,8 @@ impl ObjectProver<'_, '_> {
         if named && !names::is_numbered(&item.name) {
             let known = self.addresses(&self.items.object.table_name(&item.name, item.local));
             if !known.is_empty() && !known.contains(&address) {
-                return Err(Against::Code(format!("{name}, shipped leads elsewhere")));
+                let what = format!("{name}, shipped leads elsewhere");
+                return Err(Against::Elsewhere(Anchor::Section(id), what));
             }
         }
         let by_content = match item.class {
@@ -293,10 +336,11 @@ impl ObjectProver<'_, '_> {
             _ => &self.pins,
         };
         match known.get(&anchor).or_else(|| pins.get(&anchor)) {
-            Some(pinned) if pinned.address != address => Err(Against::Code(format!(
-                "{name}, shipped leads elsewhere than {} does",
-                if pinned.by == by { "the function before" } else { &pinned.by }
-            ))),
+            Some(pinned) if pinned.address != address => {
+                let other = if pinned.by == by { "the function before" } else { &pinned.by };
+                let what = format!("{name}, shipped leads elsewhere than {other} does");
+                Err(Against::Elsewhere(anchor, what))
+            }
             Some(_) => Ok(()),
             None => {
                 pins.insert(anchor, Pinned { address, by: by.to_owned() });

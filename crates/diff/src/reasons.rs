@@ -70,7 +70,7 @@ fn chains(pieces: &[Piece]) -> Vec<Option<Because>> {
             .map(|&entry| (entry, Because::describes(piece.label.as_str())));
         let needed = piece.references.iter().filter_map(|reference| match reference.target {
             Target::Piece(other) => Some((other, Because::needed_by(piece.label.as_str()))),
-            Target::Hypervisor(_) => None,
+            Target::Hypervisor(_) | Target::Address { .. } => None,
         });
         for (other, because) in described.chain(needed) {
             if chains[other.0].is_none() {
@@ -117,13 +117,18 @@ fn is_entry(kind: PieceKind) -> bool {
 }
 
 fn through_original(selection: &Selection, world: &World<'_>) -> Vec<ThroughOriginal> {
-    let replaced: BTreeSet<&str> =
-        selection.replaced.iter().map(|r| &r.name).chain(world.replaced).map(String::as_str).collect();
+    // By name; of several of a name, by address too.
+    let own: BTreeSet<(&str, Option<u64>)> =
+        selection.replaced.iter().map(|replaced| (replaced.name.as_str(), replaced.address)).collect();
     let mut found = BTreeSet::new();
     for piece in &selection.pieces {
         for reference in &piece.references {
-            let Target::Hypervisor(function) = &reference.target else { continue };
-            if !replaced.contains(function.as_str()) {
+            let address = match reference.target {
+                Target::Address { address, .. } => Some(address),
+                _ => None,
+            };
+            let Some(function) = reference.target.name() else { continue };
+            if !own.contains(&(function, address)) && !world.replaced.contains(function) {
                 continue;
             }
             let code = matches!(piece.kind, PieceKind::Text | PieceKind::Fixup | PieceKind::Replacement);
@@ -133,7 +138,7 @@ fn through_original(selection: &Selection, world: &World<'_>) -> Vec<ThroughOrig
                 Some(Use::Address) | None => How::Address,
             };
             let (by, object) = (piece.label.clone(), piece.object.clone());
-            found.insert(ThroughOriginal { function: function.clone(), by, how, object });
+            found.insert(ThroughOriginal { function: function.to_owned(), by, how, object });
         }
     }
     found.into_iter().collect()

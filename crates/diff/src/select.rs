@@ -10,7 +10,7 @@ mod hooks;
 mod kept;
 mod shipped;
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use xsplice_objects::{Class, Relocation, SectionId, Special};
@@ -23,7 +23,8 @@ use crate::compare::{Compared, Verdict};
 use crate::entries::Spot;
 use crate::items::{ItemId, ItemKind};
 use crate::meaning::{self, Known};
-use crate::pieces::{Hook, Piece, PieceId, PieceKind, Reference, Replaced, Target, World};
+use crate::pieces::{ByAddress, Hook, Piece, PieceId, PieceKind, Reference, Replaced, Target, World};
+use crate::proof::Addresses;
 use crate::reasons::{self, ThroughOriginal};
 use crate::words;
 
@@ -42,6 +43,8 @@ pub struct Selection {
     pub removed: Vec<(String, String)>,
     /// Names of the hypervisor or of payloads below that are referred to.
     pub needs: BTreeSet<String>,
+    /// What is referred to or replaced by its address.
+    pub by_address: BTreeSet<ByAddress>,
     /// References to replaced functions: they go to the original, which jumps to the new code.
     pub through_original: Vec<ThroughOriginal>,
     /// What stands in the way so far.
@@ -69,6 +72,10 @@ struct Selector<'s, 'p> {
     made_global: BTreeMap<&'s str, (usize, ItemId)>,
     /// Names of the hypervisor that end in compilers' counters: by what is in front of these and by size in bytes.
     numbered: OnceCell<BTreeMap<(&'s str, u64), Vec<&'s str>>>,
+    /// Addresses of what the hypervisor's own table names more than once.
+    addresses: OnceCell<Addresses<'s>>,
+    /// What each object's own code says of addresses.
+    own_addresses: RefCell<BTreeMap<usize, Addresses<'s>>>,
     queue: VecDeque<(usize, ItemId)>,
     /// For each replaced function the references to what boot frees that may stay.
     kept: BTreeMap<(usize, ItemId), KeptFields>,
@@ -86,6 +93,8 @@ impl Selection {
             symbols: BTreeSet::new(),
             made_global: made_global(pairs),
             numbered: OnceCell::new(),
+            addresses: OnceCell::new(),
+            own_addresses: RefCell::default(),
             queue: VecDeque::new(),
             kept: BTreeMap::new(),
             selection: Selection::default(),
@@ -216,8 +225,9 @@ impl<'s, 'p> Selector<'s, 'p> {
         let kept = self.kept_fields(index, head);
         self.kept.insert((index, head), kept);
         let piece = self.unit(index, head, because);
+        let address = self.address_to_replace(index, base, &name);
         let first_difference = first_difference.clone();
-        self.selection.replaced.push(Replaced { name, piece, place, object, first_difference });
+        self.selection.replaced.push(Replaced { name, address, piece, place, object, first_difference });
     }
 
     /// Reserves the pieces of a function's fragments; their contents follow from the queue.
@@ -320,11 +330,12 @@ impl<'s, 'p> Selector<'s, 'p> {
                 return Some((Target::Piece(self.include(home, id, because())?), 0));
             }
             // It may have been local in the original: then the hypervisor has it under its file's name.
-            let name = match self.made_global.get(name.as_str()).copied() {
+            let item = self.made_global.get(name.as_str()).copied();
+            let name = match item {
                 Some((home, base)) => self.shipped_name(home, base)?,
                 None => name,
             };
-            return Some((self.hypervisor(index, name, by)?, 0));
+            return Some((self.hypervisor(index, name, item, by)?, 0));
         };
         let section = object.section(section_id);
         match section.class {
@@ -400,8 +411,9 @@ impl<'s, 'p> Selector<'s, 'p> {
                     && !correlated.copies.contains_key(&id) =>
             {
                 let name = self.shipped_name(index, base)?;
-                self.check_constant(index, base, &name, by);
-                Some((self.hypervisor(index, name, by)?, start))
+                let target = self.hypervisor(index, name, Some((index, base)), by)?;
+                self.check_constant(index, base, &target, by);
+                Some((target, start))
             }
             _ => Some((Target::Piece(self.include(index, id, because)?), start)),
         }

@@ -19,9 +19,11 @@ struct Plan {
 
 struct Symbols {
     by_referent: BTreeMap<Referent, SymbolIndex>,
-    /// Section symbols, local ones, global ones, undefined ones: the order of the table.
+    /// Section symbols, local ones, absolute ones, global ones, undefined ones: the order of the table.
     sections: Vec<usize>,
     locals: Vec<(StringId, usize)>,
+    /// With their values. They are local: two of one name are two things.
+    absolute: Vec<(StringId, u64)>,
     globals: Vec<(StringId, usize)>,
     undefined: Vec<StringId>,
 }
@@ -77,6 +79,7 @@ fn reserve_symbols<'a>(layout: &'a Layout, writer: &mut Writer<'a>, plans: &[Pla
         by_referent: BTreeMap::new(),
         sections: Vec::new(),
         locals: Vec::new(),
+        absolute: Vec::new(),
         globals: Vec::new(),
         undefined: Vec::new(),
     };
@@ -89,6 +92,9 @@ fn reserve_symbols<'a>(layout: &'a Layout, writer: &mut Writer<'a>, plans: &[Pla
         }
     }
     for global in [false, true] {
+        if global {
+            reserve_absolute(&referents, writer, &mut symbols);
+        }
         for (number, defined) in layout.defined.iter().enumerate().filter(|(_, d)| d.global == global) {
             let name = writer.add_string(defined.name.as_bytes());
             let symbol = writer.reserve_symbol_index(Some(plans[defined.section].index));
@@ -104,6 +110,16 @@ fn reserve_symbols<'a>(layout: &'a Layout, writer: &mut Writer<'a>, plans: &[Pla
         }
     }
     symbols
+}
+
+fn reserve_absolute<'a>(referents: &BTreeSet<&'a Referent>, writer: &mut Writer<'a>, symbols: &mut Symbols) {
+    for referent in referents {
+        if let Referent::Absolute { name, address } = referent {
+            symbols.absolute.push((writer.add_string(name.as_bytes()), *address));
+            let symbol = writer.reserve_symbol_index(None);
+            symbols.by_referent.insert((*referent).clone(), symbol);
+        }
+    }
 }
 
 fn write(layout: &Layout, writer: &mut Writer<'_>, plans: &[Plan], symbols: &Symbols) {
@@ -155,7 +171,7 @@ fn write(layout: &Layout, writer: &mut Writer<'_>, plans: &[Plan], symbols: &Sym
             writer.write_relocation_section_header(name, plan.index, symtab, offset, count, true);
         }
     }
-    let locals = 1 + symbols.sections.len() + symbols.locals.len();
+    let locals = 1 + symbols.sections.len() + symbols.locals.len() + symbols.absolute.len();
     writer.write_symtab_section_header(locals as u32);
     writer.write_strtab_section_header();
     writer.write_shstrtab_section_header();
@@ -198,6 +214,13 @@ fn write_symbols(layout: &Layout, writer: &mut Writer<'_>, plans: &[Plan], symbo
     }
     let bound = [(&symbols.locals, elf::STB_LOCAL), (&symbols.globals, elf::STB_GLOBAL)];
     for (list, bind) in bound {
+        if bind == elf::STB_GLOBAL {
+            for (name, address) in &symbols.absolute {
+                let st_name = writer.string_offset(Some(*name));
+                let (st_shndx, st_value) = (elf::SHN_ABS, *address);
+                writer.write_symbol(&Sym { st_name, st_shndx, st_value, ..blank.clone() });
+            }
+        }
         for (name, number) in list {
             let Defined { section, value, size, function, .. } = layout.defined[*number];
             let kind = if function { elf::STT_FUNC } else { elf::STT_OBJECT };

@@ -20,6 +20,8 @@ pub struct FuncsLayout {
     pub name: u64,
     /// Offset of `new_addr`.
     pub new_addr: u64,
+    /// Offset of `old_addr`.
+    pub old_addr: u64,
     /// Offset of `new_size`.
     pub new_size: u64,
     /// Offset of `old_size`.
@@ -84,6 +86,9 @@ pub(crate) enum Referent {
     Defined(String),
     /// A name that the loader looks up.
     Undefined(String),
+    /// An address, with the name of what is there. The loader keeps it as it is, and exports no such symbol
+    /// (`livepatch_elf_resolve_symbols` and `is_payload_symbol`, 4.13 to 4.22).
+    Absolute { name: String, address: u64 },
 }
 
 pub(crate) struct Relocation {
@@ -244,6 +249,9 @@ impl Layout {
             for reference in &piece.references {
                 let (referent, shift) = match &reference.target {
                     Target::Hypervisor(name) => (Referent::Undefined(name.clone()), 0),
+                    Target::Address { name, address } => {
+                        (Referent::Absolute { name: name.clone(), address: *address }, 0)
+                    }
                     Target::Piece(id) => match &pieces[id.0].symbol {
                         Some(symbol) => (Referent::Defined(symbol.clone()), 0),
                         None => (Referent::Section(places[id].0), places[id].1),
@@ -286,6 +294,8 @@ impl Layout {
             put(funcs.new_size, &(function.new_size as u32).to_le_bytes());
             put(funcs.old_size, &(function.old_size as u32).to_le_bytes());
             put(funcs.version_at, &[funcs.version]);
+            // Without one, the loader looks the name up.
+            put(funcs.old_addr, &function.address.unwrap_or(0).to_le_bytes());
             if let (Some(at), Expectation::Bytes(expected)) = (funcs.expect, &function.expectation) {
                 put(at, &[EXPECT_ENABLED | (expected.len() as u8) << EXPECT_LEN]);
                 put(at + 1, expected);

@@ -6,6 +6,7 @@
 //! 7104 equal).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use object::Endianness;
 use object::elf;
@@ -38,6 +39,8 @@ pub struct Shipped {
 pub struct Hypervisor {
     symbols: Vec<Shipped>,
     by_name: BTreeMap<String, Vec<usize>>,
+    /// Which symbols stand behind each FILE symbol, up to the next.
+    units: Vec<Range<usize>>,
     build_id: Vec<u8>,
     init: Option<(u64, u64)>,
     /// What the file holds of the image: by sections with their addresses.
@@ -72,12 +75,14 @@ impl Hypervisor {
         if symtab.is_empty() {
             return Err(refuse("the file has no symbol table".into()));
         }
-        let mut symbols = Vec::new();
+        let mut symbols: Vec<Shipped> = Vec::new();
+        let mut starts = Vec::new();
         let mut file_name: Option<String> = None;
         for (index, symbol) in symtab.enumerate().skip(1) {
             let name = String::from_utf8_lossy(symtab.symbol_name(endian, symbol).map_err(unreadable)?);
             if symbol.st_type() == elf::STT_FILE {
                 file_name = (!name.is_empty()).then(|| name.into_owned());
+                starts.push(symbols.len());
                 continue;
             }
             let section = symtab.symbol_section(endian, symbol, index).map_err(unreadable)?;
@@ -97,6 +102,8 @@ impl Hypervisor {
                 local,
             });
         }
+        let ends = starts.iter().skip(1).copied().chain([symbols.len()]);
+        let units = starts.iter().zip(ends).map(|(&start, end)| start..end).collect();
         let mut by_name: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (index, symbol) in symbols.iter().enumerate() {
             by_name.entry(symbol.name.clone()).or_default().push(index);
@@ -132,7 +139,8 @@ impl Hypervisor {
                 }
             }
         }
-        let mut hypervisor = Hypervisor { symbols, by_name, build_id, init: None, contents, compilers };
+        let mut hypervisor =
+            Hypervisor { symbols, by_name, units, build_id, init: None, contents, compilers };
         hypervisor.init = match (hypervisor.unique("__init_begin"), hypervisor.unique("__init_end")) {
             (Some(begin), Some(end)) => Some((begin.address, end.address)),
             _ => None,
@@ -155,6 +163,12 @@ impl Hypervisor {
         let mut all = self.named(name);
         let first = all.next()?;
         all.all(|other| other.address == first.address).then_some(first)
+    }
+
+    /// The local symbols that the linker took from each input: those behind one FILE symbol. Several inputs may have
+    /// one file name.
+    pub fn units(&self) -> impl Iterator<Item = impl Iterator<Item = &Shipped>> {
+        self.units.iter().map(|unit| self.symbols[unit.clone()].iter().filter(|symbol| symbol.local))
     }
 
     /// The build-id in bytes; empty where the file has none.
@@ -303,6 +317,7 @@ mod tests {
         let hypervisor = Hypervisor {
             symbols,
             by_name,
+            units: Vec::new(),
             build_id: Vec::new(),
             init: None,
             contents: vec![(0x1000, code), (0x2000, b"Mon 1\0\0x".to_vec())],

@@ -45,6 +45,7 @@ codes! {
     SYMBOL_COMMON = refusal("symbol-common", "A symbol asks for common storage.");
     SYMBOL_UNKNOWN = refusal("symbol-unknown", "Neither Xen nor a payload below has a symbol of that name.");
     SYMBOL_AMBIGUOUS = refusal("symbol-ambiguous", "Several symbols share the name that the payload looks up.");
+    SYMBOL_ABSOLUTE = refusal("symbol-absolute", "An absolute symbol is not what the hypervisor has at its address.");
     SYMBOL_IN_INIT = refusal("symbol-in-init", "The payload refers to memory that is gone after boot.");
     SYMBOL_COLLIDES = refusal("symbol-collides", "A new symbol has the name of one that exists.");
     NOT_CHECKED_AGAINST_XEN = warning("not-checked-against-xen", "No symbol file was given: names, addresses and sizes were not checked.");

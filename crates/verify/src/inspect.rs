@@ -3,7 +3,7 @@
 use serde::Serialize;
 use xsplice_report::{Diagnostic, Problems};
 
-use crate::payload::{Content, Payload, Target};
+use crate::payload::{Content, Payload, SHN_ABS, STT_FILE, Symbol, Target};
 use crate::{codes, elf};
 
 /// Version of [`Inspection`] as JSON; grows when a field changes its meaning or goes away.
@@ -32,10 +32,21 @@ pub struct Inspection {
     pub sections: Vec<SectionInfo>,
     /// Symbols that the loader has to find, sorted.
     pub symbols_to_resolve: Vec<String>,
+    /// Addresses that the loader takes as they are, each with the name that the payload gives it; by address.
+    pub absolute_symbols: Vec<AbsoluteSymbol>,
     /// Relocations that the loader applies.
     pub relocations: usize,
     /// Entries of special sections.
     pub special: SpecialCounts,
+}
+
+/// Something that is referred to by its address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AbsoluteSymbol {
+    /// What is to be there.
+    pub name: String,
+    /// Where, such as `0xffff82d040200200`.
+    pub address: String,
 }
 
 /// One pair of the metadata.
@@ -143,6 +154,9 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, Problems> {
         .collect();
     symbols_to_resolve.sort();
     symbols_to_resolve.dedup();
+    let absolute = |s: &&Symbol<'_>| s.section == SHN_ABS && s.kind != STT_FILE;
+    let mut absolute: Vec<&Symbol<'_>> = payload.symbols.iter().skip(1).filter(absolute).collect();
+    absolute.sort_by_key(|s| (s.value, s.name));
     let relocations = payload
         .relocations
         .iter()
@@ -164,6 +178,10 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, Problems> {
         hooks: hooks(&payload, &content),
         sections: sections(&payload),
         symbols_to_resolve,
+        absolute_symbols: absolute
+            .into_iter()
+            .map(|s| AbsoluteSymbol { name: s.name.to_string(), address: format!("{:#x}", s.value) })
+            .collect(),
         relocations,
         special: special(&payload, &content),
     })

@@ -20,8 +20,8 @@ mod xen;
 
 pub use findings::{Action, Errno, Finding, Findings, Side, Step};
 pub use inspect::{
-    BugFrameCounts, FunctionInfo, HookInfo, Inspection, MetadataInfo, SCHEMA, SectionInfo, SpecialCounts,
-    inspect,
+    AbsoluteSymbol, BugFrameCounts, FunctionInfo, HookInfo, Inspection, MetadataInfo, SCHEMA, SectionInfo,
+    SpecialCounts, inspect,
 };
 pub use payload::Payload;
 pub use text::render_text;

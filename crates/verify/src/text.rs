@@ -46,6 +46,9 @@ fn write(out: &mut dyn Write, i: &Inspection) -> fmt::Result {
     for name in &i.symbols_to_resolve {
         writeln!(out, "  {}", shown(name))?;
     }
+    for symbol in &i.absolute_symbols {
+        writeln!(out, "  {} at {}", shown(&symbol.name), symbol.address)?;
+    }
     Ok(())
 }
 

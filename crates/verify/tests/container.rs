@@ -297,14 +297,41 @@ fn a_plain_local_name_is_not_found_and_the_advice_has_the_right_ones() {
 
 #[test]
 fn absolute_symbols_need_no_look_up() {
-    gives(&[], |e| {
-        let printk = e.sym("printk");
-        (printk.section, printk.value) = (ABS, sample::TEXT + 0x180);
-    });
-    gives(&[codes::SYMBOL_IN_INIT], |e| {
-        let printk = e.sym("printk");
-        (printk.section, printk.value) = (ABS, sample::TEXT + 0x20_0010);
-    });
+    let absolute = |name: &'static str, value: u64| {
+        move |e: &mut Elf| {
+            e.rename("printk", name);
+            let symbol = e.sym(name);
+            (symbol.section, symbol.value) = (ABS, value);
+        }
+    };
+    gives(&[], absolute("printk", sample::TEXT + 0x800));
+    // Each of two of one name, and nothing else of the hypervisor.
+    gives(&[], absolute("common/c.c#twin", sample::TEXT + 0x180));
+    gives(&[], absolute("common/c.c#twin", sample::TEXT + 0x1a0));
+    for (name, value) in [
+        // Another symbol's start, the inside of this one and of another, a hole, the end of the image.
+        ("common/c.c#twin", sample::TEXT + 0x140),
+        ("common/c.c#twin", sample::TEXT + 0x181),
+        ("common/c.c#twin", sample::TEXT + 0x104),
+        ("common/c.c#twin", sample::TEXT + 0x700),
+        ("common/c.c#twin", sample::IMAGE_END - 1),
+        // A name that is elsewhere, none that the hypervisor has, the name in the source alone.
+        ("printk", sample::TEXT + 0x180),
+        ("nothing", sample::TEXT + 0x180),
+        ("twin", sample::TEXT + 0x180),
+        // Where payloads are, and nowhere.
+        ("nothing", sample::IMAGE_END + 0x1000),
+        ("printk", 0x1000),
+    ] {
+        let mut payload = sample::payload();
+        absolute(name, value)(&mut payload);
+        let found = common::names(&judge(&payload.write()));
+        assert!(found.contains(&codes::SYMBOL_ABSOLUTE.name), "{name} {value:#x}: {found:?}");
+    }
+    gives(&[codes::SYMBOL_IN_INIT], absolute("init_fn", sample::TEXT + 0x20_0010));
+    // A number that is no address of the hypervisor.
+    gives(&[], |e| e.symbol("size_of_it", ABS, 64, 0, 0, LOCAL));
+    gives(&[], |e| e.symbol("printk.c", ABS, 0, 0, FILE, LOCAL));
 }
 
 #[test]

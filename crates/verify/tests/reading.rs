@@ -38,6 +38,8 @@ fn an_inspection_as_text_and_as_json() {
     let mut payload = sample::payload();
     payload.sec(".livepatch.funcs").data[16..24].copy_from_slice(&(sample::TEXT + 0x200).to_le_bytes());
     payload.sec(".modinfo").data = b"note=\x1b[2J\0".to_vec();
+    payload.symbol("common/c.c#twin", ABS, sample::TEXT + 0x1a0, 0, 0, LOCAL);
+    payload.symbol("a.c", ABS, 0, 0, FILE, LOCAL);
     let seen = inspect(&payload.write()).unwrap();
     let text = render_text(&seen);
     assert!(
@@ -46,6 +48,8 @@ fn an_inspection_as_text_and_as_json() {
     );
     assert!(text.contains("load        on_load"));
     assert!(text.contains("1 warning frames"));
+    assert!(text.contains("\n  common/c.c#twin at 0xffff82d0402001a0\n"), "{text}");
+    assert_eq!(seen.absolute_symbols.len(), 1, "the name of a file is none");
     assert!(!text.contains('\u{1b}'), "what a file says must not reach the terminal as it is");
     let json = serde_json::to_value(&seen).unwrap();
     assert_eq!(json["schema"], 1);

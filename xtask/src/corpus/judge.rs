@@ -353,6 +353,7 @@ impl Stages<'_> {
             size: funcs.size,
             name: funcs.name,
             new_addr: funcs.new_addr,
+            old_addr: funcs.old_addr,
             new_size: funcs.new_size,
             old_size: funcs.old_size,
             version_at: funcs.version_offset,

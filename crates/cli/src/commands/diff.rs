@@ -229,7 +229,17 @@ fn wanted(args: &Diff, pair: &Pair, symbols: &Symbols) -> Result<Option<Wanted>,
 /// Xen 4.11 to 4.13 (version 1), and of 4.14 and later (version 2, with an expectation behind it).
 fn published(version: u8) -> FuncsLayout {
     let (size, expect) = if version == 1 { (64, None) } else { (104, Some(72)) };
-    FuncsLayout { version, size, name: 0, new_addr: 8, new_size: 24, old_size: 28, version_at: 32, expect }
+    FuncsLayout {
+        version,
+        size,
+        name: 0,
+        new_addr: 8,
+        old_addr: 16,
+        new_size: 24,
+        old_size: 28,
+        version_at: 32,
+        expect,
+    }
 }
 
 /// The structure as an object describes it; the expectation came with version 2.
@@ -248,6 +258,7 @@ fn measured(layout: &Layout) -> Option<FuncsLayout> {
         size: layout.size,
         name: at("name", 64)?,
         new_addr: at("new_addr", 64)?,
+        old_addr: at("old_addr", 64)?,
         new_size: at("new_size", 32)?,
         old_size: at("old_size", 32)?,
         version_at: at("version", 8)?,

@@ -164,8 +164,5 @@ fn reference_in<'s>(piece: &'s Piece, instruction: &Instruction) -> Option<&'s R
 /// The hypervisor's function that an instruction calls or jumps to.
 fn callee<'s>(piece: &'s Piece, instruction: &Instruction) -> Option<&'s str> {
     let near = matches!(instruction.op0_kind(), OpKind::NearBranch32 | OpKind::NearBranch64);
-    match &reference_in(piece, instruction).filter(|_| near)?.target {
-        Target::Hypervisor(name) => Some(name),
-        Target::Piece(_) => None,
-    }
+    reference_in(piece, instruction).filter(|_| near)?.target.name()
 }

@@ -200,7 +200,7 @@ impl ObjectProver<'_, '_> {
     ) -> Option<()> {
         match self.field(relocation, adjust, value, by, &mut walk.pins) {
             Ok(()) => {}
-            Err(Against::Code(_)) => return None,
+            Err(Against::Code(_) | Against::Elsewhere(..)) => return None,
             Err(Against::Content(kind, what)) => {
                 walk.content.get_or_insert((kind, what));
             }

@@ -94,7 +94,7 @@ impl Selector<'_, '_> {
         let target = match self.own_entry(index, spot, unit) {
             Some((base, start)) => self
                 .shipped_name(index, base)
-                .and_then(|name| self.hypervisor(index, name, by))
+                .and_then(|name| self.hypervisor(index, name, Some((index, base)), by))
                 .map(|target| (target, start)),
             None => self
                 .kept_target(index, piece, offset, spot, unit, by)

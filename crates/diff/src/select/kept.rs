@@ -194,15 +194,16 @@ impl Selector<'_, '_> {
         let correlated = &self.pair(index).correlated;
         let items = &correlated.parts.patched;
         let name = self.name_of(index, spot);
-        let (shipped, start) = match spot.section {
-            None => (name.clone(), 0),
+        let (shipped, item, start) = match spot.section {
+            None => (name.clone(), None, 0),
             Some(home) => {
                 let (id, _) = items.at(home, spot.offset)?;
                 let start = items.get(id).start.cast_signed();
-                (self.shipped_name(index, correlated.counterpart[id.0]?)?, start)
+                let base = correlated.counterpart[id.0]?;
+                (self.shipped_name(index, base)?, Some((index, base)), start)
             }
         };
-        let target = self.in_hypervisor(index, shipped, by, true)?;
+        let target = self.in_hypervisor(index, shipped, item, by, true)?;
         let place = self.place_of_code(index, by, section, at);
         self.warn_kept(by, &name, place);
         Some((target, start))

@@ -2,14 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use xsplice_objects::Class;
+use xsplice_objects::{Class, Shipped};
 use xsplice_report::{Diagnostic, Place};
 
 use super::Selector;
 use crate::codes;
 use crate::items::{ItemId, ItemKind};
-use crate::pieces::Target;
+use crate::pieces::{ByAddress, Target};
+use crate::proof::{Addresses, Found};
 use crate::{meaning, names};
+
+/// What to do about a name that is there twice.
+const UNIQUE: &str =
+    "Build hypervisors with ENFORCE_UNIQUE_SYMBOLS; for this one the change cannot use that name.";
 
 impl<'s> Selector<'s, '_> {
     /// The name of an item in the form of the hypervisor's own table.
@@ -34,9 +39,13 @@ impl<'s> Selector<'s, '_> {
     }
 
     /// The name by which the shipped hypervisor (or a payload below) knows an item of the original. Numbers that
-    /// compilers count may differ from build to build.
+    /// compilers count may differ from build to build: where shipped code says by a field what is meant, that counts.
     pub(super) fn shipped_name(&mut self, index: usize, base: ItemId) -> Option<String> {
         let name = self.table_name(index, base, true);
+        let numbered = names::is_numbered(&name) && !self.world.exported.contains(&name);
+        if let Some(known) = numbered.then(|| self.numbered_there(index, base, &name)).flatten() {
+            return Some(known);
+        }
         if self.world.has(&name) {
             return Some(name);
         }
@@ -67,8 +76,15 @@ impl<'s> Selector<'s, '_> {
     }
 
     /// A name of the hypervisor or of a payload below, if a payload may refer to it.
-    pub(super) fn hypervisor(&mut self, index: usize, name: String, by: &str) -> Option<Target> {
-        self.in_hypervisor(index, name, by, false)
+    /// `item` is what the original has of that name, with its object, where that is known.
+    pub(super) fn hypervisor(
+        &mut self,
+        index: usize,
+        name: String,
+        item: Option<(usize, ItemId)>,
+        by: &str,
+    ) -> Option<Target> {
+        self.in_hypervisor(index, name, item, by, false)
     }
 
     /// The same, with or without what boot frees.
@@ -76,6 +92,7 @@ impl<'s> Selector<'s, '_> {
         &mut self,
         index: usize,
         name: String,
+        item: Option<(usize, ItemId)>,
         by: &str,
         boots: bool,
     ) -> Option<Target> {
@@ -95,15 +112,7 @@ impl<'s> Selector<'s, '_> {
                 );
                 None
             }
-            Some(_) if addresses.len() > 1 => {
-                self.refuse(
-                    Diagnostic::new(codes::AMBIGUOUS_NAME, format!("{by} refers to {name}, which the hypervisor has {} times", addresses.len()))
-                        .at(place)
-                        .why("The host would take one of them, and not necessarily the right one.")
-                        .advice("Build hypervisors with ENFORCE_UNIQUE_SYMBOLS; for this one the change cannot refer to that name."),
-                );
-                None
-            }
+            Some(_) if addresses.len() > 1 => self.by_address(index, name, item, by, addresses.len()),
             Some(&address) if !boots && self.world.hypervisor.is_init(address) => {
                 self.refuse(init_reference(by, &name, place));
                 None
@@ -115,9 +124,107 @@ impl<'s> Selector<'s, '_> {
         }
     }
 
+    /// Where something is whose name the hypervisor has more than once.
+    fn pinned(&self, item: Option<(usize, ItemId)>, name: &str) -> Result<Found, String> {
+        let originals = || self.pairs.iter().map(|pair| &pair.correlated.parts.base);
+        let addresses = self.addresses.get_or_init(|| Addresses::of(originals(), self.world));
+        match item {
+            Some((home, id)) => addresses.of_item(home, id, name),
+            None => addresses.of_name(name),
+        }
+    }
+
+    /// The name that the hypervisor has where shipped code refers to an item with a compiler's counter, if that differs
+    /// by the counter at most.
+    fn numbered_there(&self, index: usize, base: ItemId, name: &str) -> Option<String> {
+        let items = &self.pair(index).correlated.parts.base;
+        let address = {
+            let mut known = self.own_addresses.borrow_mut();
+            let own = known.entry(index).or_insert_with(|| Addresses::of(std::iter::once(items), self.world));
+            own.inferred(0, base)?
+        };
+        let stem = names::unnumbered(name);
+        let fits =
+            |shipped: &&Shipped| shipped.address == address && names::unnumbered(&shipped.name) == stem;
+        let there: Vec<&Shipped> = self.world.hypervisor.symbols().iter().filter(fits).collect();
+        let same = there.iter().find(|shipped| shipped.name == name);
+        same.or(there.first()).map(|shipped| shipped.name.clone())
+    }
+
+    /// A reference to something whose name the hypervisor has so many times.
+    fn by_address(
+        &mut self,
+        index: usize,
+        name: String,
+        item: Option<(usize, ItemId)>,
+        by: &str,
+        times: usize,
+    ) -> Option<Target> {
+        let place = self.place(index, by);
+        let object = self.pair(index).correlated.parts.pair.path.clone();
+        match self.pinned(item, &name) {
+            // As by name, what boot frees is refused; that the original refers to it can be followed by name only.
+            Ok(found) if self.world.hypervisor.is_init(found.address) => {
+                self.refuse(init_reference(by, &name, place));
+                None
+            }
+            Ok(Found { address, because }) => {
+                let by = Some(by.to_owned());
+                self.selection.by_address.insert(ByAddress {
+                    name: name.clone(),
+                    address,
+                    by,
+                    object,
+                    because,
+                });
+                Some(Target::Address { name, address })
+            }
+            Err(why) => {
+                self.refuse(
+                    Diagnostic::new(
+                        codes::AMBIGUOUS_NAME,
+                        format!("{by} refers to {name}, which the hypervisor has {times} times"),
+                    )
+                    .at(place)
+                    .why(format!("The host would take one of them, and not necessarily the right one. {why}"))
+                    .advice(UNIQUE),
+                );
+                None
+            }
+        }
+    }
+
+    /// Where a function is that is to be replaced, if the hypervisor has its name more than once.
+    pub(super) fn address_to_replace(&mut self, index: usize, base: ItemId, name: &str) -> Option<u64> {
+        let times = self.world.hypervisor.named(name).map(|s| s.address).collect::<BTreeSet<_>>().len();
+        if times < 2 {
+            return None;
+        }
+        match self.pinned(Some((index, base)), name) {
+            Ok(Found { address, because }) => {
+                let (name, object) = (name.to_owned(), self.pair(index).correlated.parts.pair.path.clone());
+                self.selection.by_address.insert(ByAddress { name, address, by: None, object, because });
+                Some(address)
+            }
+            Err(why) => {
+                let place = self.place(index, &self.pair(index).correlated.parts.base.get(base).name);
+                self.refuse(
+                    Diagnostic::new(
+                        codes::AMBIGUOUS_NAME,
+                        format!("{name} is to be replaced, but the hypervisor has it {times} times"),
+                    )
+                    .at(place)
+                    .why(format!("The host could replace the wrong function. {why}"))
+                    .advice(UNIQUE),
+                );
+                None
+            }
+        }
+    }
+
     /// Read-only data of the original that code goes on to use must be what the hypervisor has: a payload below may
     /// have brought a copy of its own, which has no name, and left the hypervisor's as it was.
-    pub(super) fn check_constant(&mut self, index: usize, base: ItemId, name: &str, by: &str) {
+    pub(super) fn check_constant(&mut self, index: usize, base: ItemId, target: &Target, by: &str) {
         let items = &self.pair(index).correlated.parts.base;
         let item = items.get(base);
         if item.kind != ItemKind::Data || item.class != Class::ReadOnly {
@@ -125,8 +232,13 @@ impl<'s> Selector<'s, '_> {
         }
         let section = items.object.section(item.section);
         let mut expected = section.bytes(item.start, item.end).into_owned();
-        let Some(shipped) = self.world.hypervisor.unique(name) else { return };
-        let Some(found) = self.world.hypervisor.bytes(shipped.address, expected.len()) else { return };
+        let Some(name) = target.name() else { return };
+        let address = match target {
+            Target::Address { address, .. } => Some(*address),
+            _ => self.world.hypervisor.unique(name).map(|shipped| shipped.address),
+        };
+        let bytes = |address| self.world.hypervisor.bytes(address, expected.len());
+        let Some(found) = address.and_then(bytes) else { return };
         let mut found = found.to_vec();
         for relocation in section.relocations_in(item.start, item.end) {
             for bytes in [&mut expected, &mut found] {

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use goblin::elf::section_header::{SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, SHT_RELA};
+use goblin::elf::section_header::{SHF_ALLOC, SHF_EXECINSTR, SHN_ABS, SHT_NOBITS, SHT_RELA};
 use goblin::elf::sym::{STT_FILE, STT_FUNC, STT_SECTION};
 use goblin::elf::{Elf, reloc};
 
@@ -36,6 +36,7 @@ pub struct Image {
 #[derive(Debug)]
 pub struct Func {
     pub name: String,
+    pub old_addr: u64,
     pub new_addr: u64,
     pub new_size: u64,
     pub old_size: u64,
@@ -112,6 +113,7 @@ impl Image {
             let address = match places.get(&symbol.st_shndx) {
                 Some(&range) => image.ranges[range].start.wrapping_add(symbol.st_value),
                 None if name.is_empty() => 0,
+                None if symbol.st_shndx == SHN_ABS as usize => symbol.st_value,
                 None => hypervisor.address(name)?,
             };
             if places.contains_key(&symbol.st_shndx) && !name.is_empty() {
@@ -164,15 +166,19 @@ impl Image {
             let word = |at: usize| u64::from_le_bytes(entry[at..at + 8].try_into().expect("eight bytes"));
             let half = |at: usize| u32::from_le_bytes(entry[at..at + 4].try_into().expect("four bytes"));
             let name = self.text(word(0)).ok_or("the name of a replaced function is not there")?;
-            let old = hypervisor.address(&name)?;
+            let old = match word(16) {
+                0 => hypervisor.address(&name)?,
+                address => address,
+            };
             if entry[72..] != expectation(hypervisor, old, half(28).into()) {
                 return Err(format!("the entry of {name} expects {:02x?}", &entry[72..]));
             }
-            if word(16) != 0 || entry[32] != 2 || entry[33..72].iter().any(|&b| b != 0) {
+            if entry[32] != 2 || entry[33..72].iter().any(|&b| b != 0) {
                 return Err(format!("the entry of {name} holds other things than it should"));
             }
             funcs.push(Func {
                 name,
+                old_addr: old,
                 new_addr: word(8),
                 new_size: half(24).into(),
                 old_size: half(28).into(),

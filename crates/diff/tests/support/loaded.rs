@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind};
 
-use super::image::{Func, Image};
+use super::image::{Func, Image, Name};
 
 /// Where images are; numbers in this range are addresses.
 const AREA: std::ops::Range<u64> = 0xffff_82d0_4000_0000..0xffff_82d0_8000_0000;
@@ -74,7 +74,8 @@ impl Walk {
             self.complain("the payload replaces nothing");
         }
         for func in std::mem::take(&mut self.funcs) {
-            let old = self.shipped.names.iter().find(|n| n.table == func.name && n.function);
+            let is_old = |n: &&Name| n.table == func.name && n.address == func.old_addr && n.function;
+            let old = self.shipped.names.iter().find(is_old);
             if old.map(|n| n.size) != Some(func.old_size) {
                 self.complain(format!("the old size of {} is {} and not {old:?}", func.name, func.old_size));
             }

@@ -26,6 +26,7 @@ const FUNCS: FuncsLayout = FuncsLayout {
     size: 104,
     name: 0,
     new_addr: 8,
+    old_addr: 16,
     new_size: 24,
     old_size: 28,
     version_at: 32,

@@ -1,5 +1,7 @@
 //! Expectations: the hypervisor compares the first bytes of what is to be replaced with those that were shipped.
 
+use std::path::{Path, PathBuf};
+
 use fs_err as fs;
 use libtest_mimic::{Completion, Failed};
 use serde_json::{Value, json};
@@ -11,6 +13,8 @@ use crate::setup::{self, Built, Setup};
 
 type Outcome = Result<Completion, Failed>;
 
+/// What the recipe of a static function changes.
+const WATCHDOG: &str = "common/sched/core.c#domain_watchdog";
 /// Where `expect` is in the first entry of `.livepatch.funcs`: bits, then bytes.
 const EXPECT: usize = 72;
 
@@ -88,7 +92,44 @@ pub fn wrong() -> Outcome {
     })
 }
 
-/// A payload on top of another one that replaces the same function: what is there is the lower one's jump.
+/// A payload on top of two others: with both files it is known what they replace, and the hypervisor agrees.
+fn third(setup: &Setup, lower: &Path, upper: &Path) -> Result<PathBuf, String> {
+    let mut build = setup.build(recipes::STATIC.name, &setup.made(&recipes::STATIC)?.diff)?;
+    let file = |path: &Path| path.to_string_lossy().into_owned();
+    build.args = vec!["--on".to_owned(), file(lower), "--on".to_owned(), file(upper)];
+    let built = build.run()?;
+    let bytes = built.bytes()?;
+    // Bit 0, and five bits of length.
+    if bytes[entry(&bytes)? + EXPECT] < 0b11 {
+        return Err(format!("nothing is expected:\n{}", built.stderr));
+    }
+    if !built.stderr.contains("the shipped first bytes of 1 of 1 functions") {
+        return Err(format!("not told:\n{}", built.stderr));
+    }
+    // Of one alone it is not known what is below.
+    build.args.drain(..2);
+    let one = build.run()?;
+    let told = "expectations left out: what the payloads below replace is not known\n";
+    equal("the expectation", &reported(&one, WATCHDOG)?, &json!({"left_out": "below-unknown"}))?;
+    if !one.stderr.contains(told) {
+        return Err(format!("not told:\n{}", one.stderr));
+    }
+    // Upside down they are no stack.
+    build.args = vec!["--on".to_owned(), file(upper), "--on".to_owned(), file(lower)];
+    let swapped = build.run()?;
+    equal("the exit code", &swapped.code, &Some(1))?;
+    if !swapped.stderr.contains("the payloads to stack on do not stand on each other [usage]") {
+        return Err(format!("not told:\n{}", swapped.stderr));
+    }
+    // What failed took the payload with it.
+    build.args = vec!["--on".to_owned(), file(lower), "--on".to_owned(), file(upper)];
+    let again = build.run()?;
+    equal("the bytes", &again.bytes()?, &bytes)?;
+    Ok(again.payload)
+}
+
+/// A payload on top of another one that replaces the same function: what is there is the lower one's jump. And one on
+/// top of both that replaces another one.
 pub fn below() -> Outcome {
     setup::with(|setup| {
         let lower = payload(setup, &recipes::STRING)?.path;
@@ -105,21 +146,33 @@ pub fn below() -> Outcome {
         if !built.stderr.contains(told) {
             return Err(format!("not told:\n{}", built.stderr));
         }
-        let (low, up) = (recipes::STRING.name, recipes::NEW_STATIC.name);
+        let third = third(setup, &lower, &built.payload)?;
+        let (low, up, top) = (recipes::STRING.name, recipes::NEW_STATIC.name, recipes::STATIC.name);
+        let watchdog = |name: &str| Step::run("hypercall 29 6 0x5801,400").named(name.to_owned());
         let probe = |name: &str| Step::run("hypercall 17 0x5804").named(name.to_owned());
         let steps = vec![
             Step::load(&format!("{low}.livepatch")),
             probe("with lower"),
             Step::load(&format!("{up}.livepatch")),
             probe("with both"),
+            watchdog("without the third"),
+            Step::load(&format!("{top}.livepatch")),
+            watchdog("with all three"),
+            Step::revert(top),
+            Step::unload(top),
             Step::revert(up),
             Step::unload(up),
             Step::revert(low),
             Step::unload(low),
         ];
-        let report = boot(setup, &[lower, built.payload], steps)?;
+        let report = boot(setup, &[lower, built.payload, third], steps)?;
         let check = || {
-            for (name, wanted) in [("with lower", -38), ("with both", 0x5804 * 3 + 1)] {
+            for (name, wanted) in [
+                ("with lower", -38),
+                ("with both", 0x5804 * 3 + 1),
+                ("without the third", -22),
+                ("with all three", 458),
+            ] {
                 let step = report.step(name).ok_or_else(|| format!("no step {name}"))?;
                 equal(name, &answer(step)?, &wanted)?;
             }
@@ -137,8 +190,7 @@ fn without(setup: &Setup, args: &[&str], reason: &str, told: &str) -> Result<(),
     let bytes = built.bytes()?;
     let at = entry(&bytes)? + EXPECT;
     equal("the expectation", &bytes[at..at + 32], &[0; 32][..])?;
-    let function = "common/sched/core.c#domain_watchdog";
-    equal("the reason", &reported(&built, function)?, &json!({"left_out": reason}))?;
+    equal("the reason", &reported(&built, WATCHDOG)?, &json!({"left_out": reason}))?;
     let told = format!("expectations left out: {told}\n");
     if built.stderr.contains(&told) { Ok(()) } else { Err(format!("not told:\n{}", built.stderr)) }
 }

@@ -20,6 +20,9 @@ pub use content::{
     Alternative, BugFrame, CallSite, Content, Expectation, Func, Hook, TableEntry, bug_frame_kind, hook_kinds,
 };
 
+/// The type of a symbol that names a source file (ELF's STT_FILE).
+pub const STT_FILE: u8 = 4;
+
 /// A section index that is an absolute value (ELF's SHN_ABS).
 pub const SHN_ABS: usize = 0xfff1;
 /// A section index that asks for common storage (ELF's SHN_COMMON).

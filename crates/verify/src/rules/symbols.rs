@@ -4,7 +4,7 @@ use xsplice_report::Place;
 
 use crate::codes;
 use crate::findings::{Errno, Findings, Side, Step};
-use crate::payload::{SHN_ABS, SHN_COMMON, Symbol};
+use crate::payload::{SHN_ABS, SHN_COMMON, STT_FILE, Symbol};
 use crate::verify::{Context, Found, new_symbols, problem};
 
 /// Characters that Xen keeps of a name: KSYM_NAME_LEN less the NUL (xen/include/xen/symbols.h).
@@ -19,6 +19,7 @@ pub(crate) fn check(context: &Context<'_>, findings: &mut Findings) {
         name(context, index, symbol, findings);
         section(context, index, symbol, findings);
         resolved(context, index, symbol, findings);
+        absolute(context, index, symbol, findings);
     }
     collisions(context, findings);
 }
@@ -117,6 +118,35 @@ fn resolved(context: &Context<'_>, index: usize, symbol: &Symbol<'_>, findings: 
         )),
         _ => {}
     }
+}
+
+/// The host's side: an absolute symbol keeps its value (`livepatch_elf_resolve_symbols`, 4.13 to 4.22), so one that is an
+/// address of the hypervisor is right for one build only. Its name is to say what is there: that of a symbol which
+/// starts at the address. Other numbers, and FILE symbols, mean nothing to a host.
+fn absolute(context: &Context<'_>, index: usize, symbol: &Symbol<'_>, findings: &mut Findings) {
+    if symbol.section != SHN_ABS || symbol.kind == STT_FILE {
+        return;
+    }
+    let Some(xen) = &context.xen else { return };
+    let (start, area) = (xen.image().start, xen.payload_area());
+    let inside = (start..area.end).contains(&symbol.value);
+    let mut named = xen.named(symbol.name).peekable();
+    if !inside && named.peek().is_none() || named.any(|one| one.address == symbol.value) {
+        return;
+    }
+    let there: Vec<&str> = xen.at(symbol.value).map(|one| one.table_name.as_str()).collect();
+    let what = match there.as_slice() {
+        [] if !inside => "nothing of the hypervisor is there".to_owned(),
+        [] => "no symbol of the hypervisor starts there".to_owned(),
+        names => format!("{} is there", names.join(", ")),
+    };
+    findings.host(problem(
+        codes::SYMBOL_ABSOLUTE,
+        format!("the absolute symbol {:?} is {:#x}: {what}", symbol.name, symbol.value),
+        place(context, index),
+        "Xen takes the address as it is, so the payload would refer to something else than it says.",
+        "Build the payload again, with the symbol file of the running hypervisor.",
+    ));
 }
 
 fn advice_for_unknown(context: &Context<'_>, name: &str) -> String {
