@@ -38,7 +38,7 @@ use crate::wrapper::{Record, Tool};
 
 /// To be raised whenever a kept build of an earlier version would differ from a new one: another way to call
 /// make or the tools, other added flags, another form of records or state, another choice of copied files.
-const CACHE_VERSION: u32 = 4;
+const CACHE_VERSION: u32 = 5;
 
 /// What is known about a kept build.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -57,6 +57,8 @@ struct State {
     objects: BTreeMap<String, String>,
     /// BLAKE3 of all files of the pristine copy that are no objects.
     sources: String,
+    /// BLAKE3 of the records: what they say was made is what `objects` has.
+    records: String,
 }
 
 /// How much of the original is compiled.
@@ -239,10 +241,22 @@ impl BaseObjects {
         if intact {
             return Ok(bytes);
         }
+        Err(self.unusable(format!("the kept {path} is damaged"), "It is not what the compiler wrote there.")?)
+    }
+
+    /// What to say of an object that the original has and that is not there: without it, all of it would seem new.
+    pub(crate) fn lacks(&self, path: &str) -> Result<Diagnostic, Diagnostic> {
+        let why =
+            "By its records the original build has made that object, and nothing is known of its content.";
+        self.unusable(format!("the kept original lacks {path}"), why)
+    }
+
+    /// The kept build is not used again.
+    fn unusable(&self, what: String, why: &str) -> Result<Diagnostic, Diagnostic> {
         tree::remove(&self.state_file).map_err(|error| codes::io(&error))?;
-        Err(Diagnostic::new(codes::CACHE_UNUSABLE, format!("the kept {path} is damaged"))
+        Ok(Diagnostic::new(codes::CACHE_UNUSABLE, what)
             .at(Place::file(self.pristine.display().to_string()))
-            .why("It is not what the compiler wrote there.")
+            .why(why)
             .advice("Run again: the original is then built anew."))
     }
 }
@@ -314,8 +328,10 @@ impl Base {
         }
         self.records.extend(originals);
         self.state.objects = hash_objects(&self.pristine(), &self.tree(), &self.records).map_err(io)?;
-        // The state comes last: it is what says that objects are there.
-        write_records(&self.folder, &self.records).map_err(io)?;
+        // Records that tell of objects whose hashes nobody has would be taken for a build without those objects. So
+        // there is no state while the two differ: a run that ends in between leaves a build that is made anew.
+        tree::remove(&self.folder.join("state.json")).map_err(io)?;
+        self.state.records = write_records(&self.folder, &self.records).map_err(io)?;
         write_state(&self.folder, &self.state).map_err(io)
     }
 
@@ -353,13 +369,14 @@ impl Base {
             tree::hash_sources(&folder.join("pristine")).is_ok_and(|hash| hash == state.sources)
         };
         let kept = state(&folder).filter(enough).filter(intact);
-        let (state, records, original) = match kept.and_then(|state| Some((state, read_records(&folder)?))) {
-            Some((state, records)) => {
-                let original = Original { kept: true, whole: state.whole, because: String::new() };
-                (state, records, original)
-            }
-            None => make(plan, &folder, scope, progress)?,
-        };
+        let (state, records, original) =
+            match kept.and_then(|state| Some((read_records(&folder, &state)?, state))) {
+                Some((records, state)) => {
+                    let original = Original { kept: true, whole: state.whole, because: String::new() };
+                    (state, records, original)
+                }
+                None => make(plan, &folder, scope, progress)?,
+            };
         // What an earlier run's configuration met is met again.
         let got = read_config(&folder.join("pristine")).map_err(Problems::from)?;
         let problems = config::check(&request.config.display().to_string(), &got, &state.config_changes);
@@ -379,7 +396,8 @@ impl Base {
     pub(crate) fn resume(&mut self, progress: &dyn Progress) -> Result<(), Problems> {
         let lock = self.folder.with_extension("lock");
         self.work = Some(Lock::take(&lock, true, progress)?);
-        let (state, records) = (state(&self.folder), read_records(&self.folder));
+        let state = state(&self.folder);
+        let records = state.as_ref().and_then(|state| read_records(&self.folder, state));
         let (Some(state), Some(records)) = (state, records) else {
             return Err(Diagnostic::new(codes::CACHE_UNUSABLE, "the kept build went away during the run")
                 .at(Place::file(self.folder.display().to_string()))
@@ -430,16 +448,22 @@ pub(crate) fn kbuild<'a>(plan: &'a BuildPlan, folder: &Path, log: &str) -> Kbuil
     }
 }
 
-fn write_records(folder: &Path, records: &[Record]) -> std::io::Result<()> {
-    tree::write_private_whole(&folder.join("records.json"), &serde_json::to_vec(records)?)
+/// Gives the hash that goes into the state.
+fn write_records(folder: &Path, records: &[Record]) -> std::io::Result<String> {
+    let bytes = serde_json::to_vec(records)?;
+    tree::write_private_whole(&folder.join("records.json"), &bytes)?;
+    Ok(blake3::hash(&bytes).to_hex().to_string())
 }
 
 fn write_state(folder: &Path, state: &State) -> std::io::Result<()> {
     tree::write_private_whole(&folder.join("state.json"), &serde_json::to_vec(state)?)
 }
 
-fn read_records(folder: &Path) -> Option<Vec<Record>> {
-    serde_json::from_slice(&std::fs::read(folder.join("records.json")).ok()?).ok()
+/// The records that a state is about; none where they are others.
+fn read_records(folder: &Path, state: &State) -> Option<Vec<Record>> {
+    let bytes = std::fs::read(folder.join("records.json")).ok()?;
+    let intact = blake3::hash(&bytes).to_hex().as_str() == state.records;
+    if intact { serde_json::from_slice(&bytes).ok() } else { None }
 }
 
 pub(crate) fn read_config(tree: &Path) -> Result<config::Options, Diagnostic> {
@@ -523,7 +547,7 @@ fn make(
     progress.step("keeping the original build");
     tree::mirror(&kbuild.tree, &folder.join("pristine")).map_err(io)?;
     let objects = hash_objects(&folder.join("pristine"), &kbuild.tree, &end.records).map_err(io)?;
-    write_records(folder, &end.records).map_err(io)?;
+    let records = write_records(folder, &end.records).map_err(io)?;
     tree::remove(&records_folder).map_err(io)?;
     if xsplice_process::interrupted() {
         return Err(process_error(&xsplice_process::Error::Interrupted).into());
@@ -538,6 +562,7 @@ fn make(
         config_changes,
         objects,
         sources: tree::hash_sources(&folder.join("pristine")).map_err(io)?,
+        records,
     };
     write_state(folder, &state).map_err(io)?;
     let because = match scope {

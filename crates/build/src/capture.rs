@@ -16,6 +16,7 @@ use crate::config::{self, ConfigChange};
 use crate::direct::Way;
 use crate::funcs_layout::{FuncsLayout, LoaderTraits};
 use crate::graph::{BaseObject, Graph, Made, untemporary};
+use crate::includes;
 use crate::kbuild::{Call, Kbuild};
 use crate::line_neutral::{LineNumbers, Neutral};
 use crate::patched::{self, Stop};
@@ -218,7 +219,17 @@ pub(crate) fn wake_readers(plan: &BuildPlan, base: &Base) -> std::io::Result<()>
         reaching().filter(|file| file.touch == Touch::Added).map(|file| name(&file.path)).collect();
     let touched: BTreeSet<String> = reaching().map(|file| name(&file.path)).collect();
     let mut readers = BTreeSet::new();
+    // What asks whether a file is there has read no file of that name so far.
+    let asking =
+        if new.is_empty() { BTreeSet::new() } else { includes::holding(&base.tree(), "__has_include")? };
     for record in &base.records {
+        let asks = record.dependencies.iter().any(|file| {
+            let path = record.dir.join(file);
+            fs::canonicalize(path).is_ok_and(|path| asking.contains(&path))
+        });
+        if asks {
+            readers.extend(record.inputs.iter().map(|file| record.dir.join(file)));
+        }
         let namesakes = record.dependencies.iter().filter(|file| new.contains(&name(file)));
         readers.extend(namesakes.map(|file| record.dir.join(file)));
         // By name alone: to compile something once too often does no harm.
@@ -394,6 +405,9 @@ impl<'a> Capture<'a> {
             let in_base = old.is_some() && !arrives && self.base_objects_has(&path);
             let patched_file = self.base.tree().join(&path);
             let base = if in_base { Some(self.base_objects.read(&path)?) } else { None };
+            if is_linked(old) && !arrives && !in_base {
+                return Err(self.base_objects.lacks(&path)?.into());
+            }
             let patched = if !leaves && patched_file.is_file() {
                 Some(fs::read(&patched_file).map_err(|error| codes::io(&error))?)
             } else {

@@ -155,7 +155,9 @@ impl<'a> Direct<'a> {
         if !base.is_whole() {
             progress.step("asking what reads the touched files");
         }
-        let reach = unmade::learn(&mut graph, &Run { kbuild }, &mut known, &touched)?;
+        // Those that should not reach the hypervisor too: below, whoever reads one all the same has to be known.
+        let all = touched.union(&unreaching).cloned().collect();
+        let reach = unmade::learn(&mut graph, &Run { kbuild }, &mut known, &all)?;
         let mut readers: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
         for index in 0..graph.records.len() {
             if graph.records[index].tool == Tool::Cc && graph.records[index].code == 0 {

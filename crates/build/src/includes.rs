@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
@@ -125,8 +125,9 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 /// What a file names; of words only those that are names in the tree.
 fn read(bytes: &[u8], known: &HashSet<&str>) -> Named {
     let mut named = Named::default();
+    // No text, or one that a compiler reads otherwise than this does.
     if bytes.contains(&0) {
-        return named;
+        named.computed.push(String::new());
     }
     let text = String::from_utf8_lossy(bytes);
     let joined;
@@ -137,25 +138,67 @@ fn read(bytes: &[u8], known: &HashSet<&str>) -> Named {
         &text
     };
     for line in text.lines() {
-        let trimmed = line.trim_start();
-        let directive = trimmed.strip_prefix('#').map(str::trim_start).unwrap_or_default();
-        if let Some(rest) = directive.strip_prefix("define") {
+        let directive = directive(line);
+        let mut counts = directive.is_some_and(|rest| rest.starts_with("define"));
+        if let Some(rest) = directive.and_then(|rest| rest.strip_prefix("define")) {
             let mut parts = rest.trim_start().splitn(2, char::is_whitespace);
             let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
             let plain = value.trim_start().starts_with(['"', '<']);
             named.defined.push((name.to_owned(), plain));
-        } else if let Some(rest) = directive.strip_prefix("include").or(directive.strip_prefix("import")) {
-            let rest = rest.strip_prefix("_next").unwrap_or(rest).trim();
+        } else if let Some(rest) =
+            directive.and_then(|rest| rest.strip_prefix("include").or(rest.strip_prefix("import")))
+        {
+            let rest = without_comments(rest.strip_prefix("_next").unwrap_or(rest));
             if !rest.starts_with(['"', '<']) && rest != "__FILE__" {
                 let plain = rest.chars().all(|c| c.is_alphanumeric() || c == '_');
                 named.computed.push(if plain { rest.to_owned() } else { String::new() });
             }
-        } else if !line.contains(".include") && !line.contains(".incbin") {
+        }
+        // More than directives: behind a comment, in a pragma, in text for the assembler.
+        counts |= (line.contains("include") || line.contains("import")) && line.contains(['#', '%']);
+        let assembler = [".include", ".incbin"].iter().any(|word| line.contains(word));
+        if !counts && !assembler {
             continue;
         }
-        named.words.extend(words(line).filter(|word| known.contains(word)).map(str::to_owned));
+        let found: Vec<&str> = words(line).filter(|word| known.contains(word)).collect();
+        named.words.extend(found.iter().map(|word| (*word).to_owned()));
+        // The name is elsewhere, or put together.
+        if assembler && found.is_empty() {
+            named.computed.push(String::new());
+        }
     }
     named
+}
+
+/// What follows the sign of a directive, if a line is one.
+fn directive(line: &str) -> Option<&str> {
+    let line = without_comments(line);
+    let rest = ["#", "%:", "??="].iter().find_map(|sign| line.strip_prefix(sign))?;
+    Some(without_comments(rest))
+}
+
+/// A text without white space and comments at its start.
+fn without_comments(text: &str) -> &str {
+    let text = text.trim();
+    match text.strip_prefix("/*").and_then(|comment| comment.split_once("*/")) {
+        Some((_, rest)) => without_comments(rest),
+        None => text,
+    }
+}
+
+/// All files below `xen/` that hold a text, by absolute path.
+pub(crate) fn holding(tree: &Path, text: &str) -> io::Result<BTreeSet<PathBuf>> {
+    let tree = fs::canonicalize(tree)?;
+    let mut found = BTreeSet::new();
+    for path in files(&tree)? {
+        let path = tree.join(path);
+        if !fs::symlink_metadata(&path)?.is_symlink()
+            && memchr::memmem::find(&fs::read(&path)?, text.as_bytes()).is_some()
+        {
+            found.insert(path);
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -210,6 +253,22 @@ mod tests {
             ("xen/c.c", "#include \"a.h\"\n"),
         ];
         assert_eq!(reach(&files, "xen/m.h"), ["xen/a.c", "xen/b.c", "xen/m.h"]);
+    }
+
+    #[test]
+    fn directives_and_assembler_text_in_unusual_forms_count() {
+        let files = [
+            ("xen/m.h", ""),
+            ("xen/a.c", "/* first */ # /* then */ include <m.h>\n"),
+            ("xen/b.c", "%:include \"m.h\"\n"),
+            ("xen/c.c", "#include /* which */ \"m.h\"\n"),
+            ("xen/d.c", "asm ( \".include \"\n      \"\\\"m.h\\\"\" );\n"),
+            ("xen/e.c", "\0#include \"other.h\"\n"),
+            ("xen/f.c", "/* nothing\n*/ #include \"m.h\"\n"),
+            ("xen/g.c", "int include;\n"),
+        ];
+        let all = ["xen/a.c", "xen/b.c", "xen/c.c", "xen/d.c", "xen/e.c", "xen/f.c", "xen/m.h"];
+        assert_eq!(reach(&files, "xen/m.h"), all);
     }
 
     #[test]

@@ -96,13 +96,16 @@ pub(crate) struct Ready {
 const PLACES: &[&str] = &["HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"];
 
 /// Settings of ccache under which it might give another result than the compiler, or send source away unsaid. Names of
-/// files are not made relative, the folder counts, nothing is overlooked, another compiler is another one, and no other
-/// launcher comes after it.
+/// files are not made relative, the folder counts, no option, header or time is overlooked, the compiler is the one that
+/// is called, and no other launcher comes after it.
 const STRICT: &[(&str, &str)] = &[
     ("CCACHE_BASEDIR", ""),
     ("CCACHE_HASHDIR", "1"),
     ("CCACHE_SLOPPINESS", ""),
-    ("CCACHE_COMPILERCHECK", "mtime"),
+    ("CCACHE_IGNOREOPTIONS", ""),
+    ("CCACHE_IGNOREHEADERS", ""),
+    ("CCACHE_COMPILER", ""),
+    ("CCACHE_COMPILERTYPE", "auto"),
     ("CCACHE_PREFIX", ""),
     ("CCACHE_PREFIX_CPP", ""),
 ];
@@ -139,7 +142,8 @@ fn is_of_macros(line: &str) -> bool {
 }
 
 impl Ready {
-    pub(crate) fn new(launcher: Launcher, program: PathBuf, ident: Option<String>) -> Ready {
+    /// `tools` identifies the compiler with all its parts: ccache alone looks at the driver, and not at what that starts.
+    pub(crate) fn new(launcher: Launcher, program: PathBuf, ident: Option<String>, tools: &str) -> Ready {
         let mut environment: Vec<(OsString, Option<OsString>)> =
             PLACES.iter().map(|name| (OsString::from(name), std::env::var_os(name))).collect();
         let own = |name: &OsStr| name.as_encoded_bytes().starts_with(launcher.prefix().as_bytes());
@@ -148,6 +152,8 @@ impl Ready {
         environment.extend(given.into_iter().map(|(name, value)| (name, Some(value))));
         if launcher == Launcher::Ccache {
             environment.extend(STRICT.iter().map(|(name, value)| (name.into(), Some(value.into()))));
+            let check = format!("string:{}", blake3::hash(tools.as_bytes()).to_hex());
+            environment.push(("CCACHE_COMPILERCHECK".into(), Some(check.into())));
         }
         Ready { launcher, program, environment, ident }
     }
@@ -365,7 +371,7 @@ mod tests {
 
     #[test]
     fn only_the_step_to_text_is_launched_and_dependencies_keep_their_target() {
-        let ready = Ready::new(Launcher::Ccache, "ccache".into(), None);
+        let ready = Ready::new(Launcher::Ccache, "ccache".into(), None, "tools");
         let args = words("-MMD -MP -MF d/.a.d -O2 -c d/a.c -o d/a.o");
         let text = call(&ready, &args).to_text(Path::new("/t/x.s"));
         assert_eq!(text, words("-MMD -MP -MF d/.a.d -O2 -S d/a.c -o /t/x.s -MQ d/a.o"));
@@ -377,7 +383,7 @@ mod tests {
 
     #[test]
     fn calls_that_write_more_than_an_object_are_left_alone() {
-        let ready = Ready::new(Launcher::Distcc, "/no/such/program".into(), None);
+        let ready = Ready::new(Launcher::Distcc, "/no/such/program".into(), None, "tools");
         for more in
             ["-x c", "-save-temps=obj", "-fprofile-arcs", "-ftest-coverage", "-flto", "-Wp,-MD,x", "@f"]
         {
@@ -417,12 +423,12 @@ mod tests {
             let last = ready.environment.iter().rev().find(|(known, _)| known == name);
             last.map(|(_, value)| value.clone())
         };
-        let ccache = Ready::new(Launcher::Ccache, "ccache".into(), None);
+        let ccache = Ready::new(Launcher::Ccache, "ccache".into(), None, "tools");
         assert_eq!(value(&ccache, "HOME"), Some(std::env::var_os("HOME")));
         for name in ["CCACHE_SLOPPINESS", "CCACHE_PREFIX"] {
             assert_eq!(value(&ccache, name), Some(Some("".into())), "{name}");
         }
-        let distcc = Ready::new(Launcher::Distcc, "distcc".into(), None);
+        let distcc = Ready::new(Launcher::Distcc, "distcc".into(), None, "tools");
         assert_eq!(value(&distcc, "CCACHE_SLOPPINESS"), None);
         assert_eq!(value(&distcc, "TMPDIR"), Some(std::env::var_os("TMPDIR")));
     }

@@ -69,7 +69,7 @@ impl Tools {
             None => None,
         };
         let ident = ident.and_then(|text| launcher::ident(text.as_bytes()));
-        self.launch = Some(launcher::Ready::new(launch.launcher, program, ident));
+        self.launch = Some(launcher::Ready::new(launch.launcher, program, ident, &self.identity));
         Ok(())
     }
 

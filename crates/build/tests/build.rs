@@ -871,6 +871,8 @@ fn main() -> ExitCode {
         needed::a_tree_that_does_not_link_empty_objects_is_built_as_a_whole,
         needed::other_users_of_a_name_are_compiled_when_asked_for,
         needed::what_fails_for_the_originals_own_sake_says_so,
+        needed::records_and_objects_of_different_runs_are_not_used,
+        needed::who_reads_what_should_reach_nobody_is_found,
         styles::the_old_style_needs_flags,
         styles::the_middle_style_needs_flags,
         styles::the_new_style_has_them,

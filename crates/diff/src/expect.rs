@@ -23,7 +23,7 @@ const ENDBR: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 /// costs nothing.
 const LEAST: u64 = 1;
 /// Bytes of `struct alt_instr`; of its fields, the lengths of the original and of its padding count here.
-const ALTERNATIVE: usize = 14;
+pub(crate) const ALTERNATIVE: usize = 14;
 const ORIGINAL_LEN: usize = 10;
 const PADDING_LEN: usize = 12;
 /// Bytes of the indirect call that an entry of `.alt_call_sites` points to.
@@ -100,20 +100,9 @@ pub(crate) struct Boot {
 impl Boot {
     /// Reads the lists that the hypervisor itself goes through; `None` where the file does not hold all of them.
     pub(crate) fn of(hypervisor: &Hypervisor) -> Option<Boot> {
-        let mut boot = Boot::default();
         // Every hypervisor has it, even an empty one.
-        let (at, alternatives) = list(hypervisor, "__alt_instructions", "__alt_instructions_end")??;
-        for (number, entry) in alternatives.chunks_exact(ALTERNATIVE).enumerate() {
-            let start = points_to(at + (number * ALTERNATIVE) as u64, entry)?;
-            let len = u64::from(entry[ORIGINAL_LEN]) + u64::from(entry[PADDING_LEN]);
-            boot.rewritten.push(start..start.saturating_add(len));
-        }
-        if let Some((at, sites)) = list(hypervisor, "__alt_call_sites_start", "__alt_call_sites_end")? {
-            for (number, entry) in sites.chunks_exact(4).enumerate() {
-                let start = points_to(at + number as u64 * 4, entry)?;
-                boot.rewritten.push(start..start.saturating_add(CALL_SITE));
-            }
-        }
+        hypervisor.unique("__alt_instructions")?;
+        let mut boot = Boot { rewritten: rewritten(hypervisor)?, ..Boot::default() };
         if let Some((at, tables)) =
             list(hypervisor, "__initdata_cf_clobber_start", "__initdata_cf_clobber_end")?
         {
@@ -142,6 +131,30 @@ impl Boot {
         }
         Expectation::Bytes(stable.to_vec())
     }
+}
+
+/// Originals of alternatives with their padding, and call sites, that boot goes through; addresses. `None` where the file
+/// does not hold a list that there is.
+pub(crate) fn rewritten(hypervisor: &Hypervisor) -> Option<Vec<Range<u64>>> {
+    let mut all = Vec::new();
+    if let Some((at, alternatives)) = list(hypervisor, "__alt_instructions", "__alt_instructions_end")? {
+        for (number, entry) in alternatives.chunks_exact(ALTERNATIVE).enumerate() {
+            let start = points_to(at + (number * ALTERNATIVE) as u64, entry)?;
+            all.push(start..start.saturating_add(rewritten_len(entry)?));
+        }
+    }
+    if let Some((at, sites)) = list(hypervisor, "__alt_call_sites_start", "__alt_call_sites_end")? {
+        for (number, entry) in sites.chunks_exact(4).enumerate() {
+            let start = points_to(at + number as u64 * 4, entry)?;
+            all.push(start..start.saturating_add(CALL_SITE));
+        }
+    }
+    Some(all)
+}
+
+/// How many bytes of code an entry of `.altinstructions` is about.
+pub(crate) fn rewritten_len(entry: &[u8]) -> Option<u64> {
+    Some(u64::from(*entry.get(ORIGINAL_LEN)?) + u64::from(*entry.get(PADDING_LEN)?))
 }
 
 /// The expectation of one function of the hypervisor, in the order of what decides. `boot` is none where it is not known.

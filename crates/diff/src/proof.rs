@@ -9,7 +9,7 @@
 mod pinned;
 mod relaxed;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
@@ -68,12 +68,18 @@ pub(crate) struct Prover<'h> {
     hypervisor: &'h Hypervisor,
     /// Symbols that objects have in common.
     names: Pins,
+    /// What boot writes over, where the file tells; read when it is first asked for.
+    sites: OnceCell<Option<relaxed::Sites>>,
 }
 
 impl<'h> Prover<'h> {
     /// Nothing is known yet.
     pub(crate) fn new(hypervisor: &'h Hypervisor) -> Prover<'h> {
-        Prover { hypervisor, names: Pins::new() }
+        Prover { hypervisor, names: Pins::new(), sites: OnceCell::new() }
+    }
+
+    fn sites(&self) -> Option<&relaxed::Sites> {
+        self.sites.get_or_init(|| relaxed::shipped_sites(self.hypervisor)).as_ref()
     }
 
     /// For functions of one object.

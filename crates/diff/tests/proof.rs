@@ -384,3 +384,42 @@ fn a_function_with_other_jumps_is_replaced_at_its_shipped_size() {
     let base = check(&before, &after, &image).expect("a payload");
     assert_eq!((base.functions, base.identical), (5, 5));
 }
+
+/// A function with a place that boot may write over: a NOP of three bytes until then.
+const GUARDED: &str = r#"
+#include "hv.h"
+#ifdef SITE
+#define GUARD asm volatile ("1: .byte 0x0f, 0x1f, 0x00\n" \
+        ".pushsection .altinstructions, \"a\", @progbits\n" \
+        ".long 1b - ., 2f - .\n.word 5\n.byte " SITE ", 3, 0, 0\n.popsection\n" \
+        ".pushsection .altinstr_replacement, \"ax\", @progbits\n2: lfence\n.popsection" ::: "memory")
+#else
+#define GUARD
+#endif
+int guarded(int a)
+{
+    if (a > 3) {
+        GUARD;
+        return handle(a) + 7;
+    }
+    return handle(a - 1);
+}
+"#;
+
+#[test]
+fn nops_that_boot_writes_over_are_no_padding() {
+    let desk = Desk::new();
+    let compile = |flags: &[&str]| desk.compile("own.c", GUARDED, flags);
+    let together = ["-fno-function-sections", "-fno-data-sections"];
+    let shipped = |flags: &[&str]| desk.image(&[&compile(&[flags, &together].concat())]);
+    let differing = |ours: &[&str], theirs: &[&str]| {
+        let base = proved(&[&compile(ours)], &shipped(theirs));
+        base.differing.iter().map(|one| one.name.clone()).collect::<Vec<_>>()
+    };
+    let (with, without) = (&["-DSITE=\"3\""][..], &[][..]);
+    assert_eq!(differing(with, with), [""; 0]);
+    assert_eq!(differing(without, without), [""; 0]);
+    // Hardened code that would be replaced by code that is not, and the reverse.
+    assert_eq!(differing(with, without), ["guarded"]);
+    assert_eq!(differing(without, with), ["guarded"]);
+}

@@ -163,7 +163,9 @@ pub(crate) fn ccache_is_used_and_gives_the_same() -> Result<Completion, Failed> 
     // Settings of the user's under which another program would get the source, or the result be another one.
     let keep = "export CCACHE_DIR=ROOT/kept CCACHE_STATSLOG=ROOT/calls CCACHE_CONFIGPATH=ROOT/settings.$$\n\
                 echo 'prefix_command = no-such-program' > ROOT/settings.$$\n\
-                echo 'base_dir = /' >> ROOT/settings.$$\nexec ccache \"$@\"";
+                echo 'base_dir = /' >> ROOT/settings.$$\n\
+                echo 'ignore_options = -D*' >> ROOT/settings.$$\n\
+                echo 'ignore_headers_in_manifest = s.h' >> ROOT/settings.$$\nexec ccache \"$@\"";
     let (_, first) = same_as_without(Launcher::Ccache, keep);
     assert!(first.contains("cache_miss") && !first.contains("unsupported"), "{first}");
     // The same original in another cache folder of the same tree: another path, and another patch.

@@ -145,3 +145,29 @@ pub(crate) fn what_fails_for_the_originals_own_sake_says_so() {
     let problem = only(lab.run_needed(&[patch]));
     assert_eq!(problem.code.name, "compile-failed");
 }
+
+pub(crate) fn records_and_objects_of_different_runs_are_not_used() {
+    let lab = Lab::new();
+    lab.run_needed(&[one_line()]).unwrap();
+    let folder = lab.base();
+    let state = fs::read(folder.join("state.json")).unwrap();
+    let patch = [edit("xen/lib/l.c", "7", "8")];
+    let wanted = bytes(&lab.run_needed(&patch).unwrap());
+    assert!(wanted[0].1.is_some());
+    // As if the second run had been killed, or the disk been full, before it could tell of the objects that it made.
+    fs::write(folder.join("state.json"), &state).unwrap();
+    let built = lab.run_needed(&patch).unwrap();
+    assert!(!built.original.kept);
+    assert_eq!(bytes(&built), wanted);
+}
+
+pub(crate) fn who_reads_what_should_reach_nobody_is_found() {
+    let lab = Lab::new();
+    let test = "xen/arch/arm/t.h";
+    fs::create_dir_all(lab.root.join("tree/xen/arch/arm")).unwrap();
+    put(&lab.root.join("tree").join(test), "#define SEVEN 7\n");
+    put(&lab.root.join("tree/xen/lib/l.c"), "#include \"../arch/arm/t.h\"\nint l(void) { return SEVEN; }\n");
+    let change = format!("--- a/{test}\n+++ b/{test}\n@@ -1 +1 @@\n-#define SEVEN 7\n+#define SEVEN 8\n");
+    let built = lab.run_needed(&[one_line(), change]).unwrap();
+    assert_eq!(paths(&built), ["xen/common/a.o", "xen/lib/l.o"]);
+}

@@ -4,14 +4,16 @@
 //! is from one function to the next of a source, and takes the short form of a jump where that reaches. Code that a
 //! source puts aside (`.subsection`) stands behind all its functions there, and not behind the one that it is part of.
 //! So the instructions are compared in step, wherever they stand: near jumps and calls by what they do and where they
-//! lead, all others byte by byte with relocated fields apart. Padding counts for nothing.
+//! lead, all others byte by byte with relocated fields apart. Padding counts for nothing; what boot writes code over is no
+//! padding, though it may hold NOPs until then.
 
 use std::collections::BTreeMap;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
-use xsplice_objects::{RelocKind, Relocation, Shipped};
+use xsplice_objects::{Class, Home, Hypervisor, Object, RelocKind, Relocation, SectionId, Shipped, Special};
 
 use super::{Against, Anchor, Content, ObjectProver, Pinned, Pins, Proof, value};
+use crate::expect;
 use crate::items::ItemId;
 use crate::meaning;
 
@@ -29,6 +31,57 @@ struct Walk<'w> {
     jumps: Vec<(u64, u64)>,
     content: Option<(Content, String)>,
     pins: Pins,
+    /// What alternatives are about: in the original, offsets in the section; in the shipped image, addresses.
+    sites: (Sites, &'w Sites),
+}
+
+/// Places that boot writes over: where each ends, by where it starts.
+pub(super) type Sites = BTreeMap<u64, u64>;
+
+/// Whether an instruction counts for nothing.
+fn is_padding(instruction: &Instruction, sites: &Sites) -> bool {
+    let written_over = |at: u64| sites.range(..=at).next_back().is_some_and(|(_, &end)| at < end);
+    instruction.mnemonic() == Mnemonic::Nop && !written_over(instruction.ip())
+}
+
+/// The places that boot writes over in a hypervisor. `None` where the file does not tell.
+pub(super) fn shipped_sites(hypervisor: &Hypervisor) -> Option<Sites> {
+    let all = expect::rewritten(hypervisor)?;
+    Some(sites(all.into_iter().map(|range| (range.start, range.end))))
+}
+
+/// Several alternatives may be about places that overlap.
+fn sites(all: impl Iterator<Item = (u64, u64)>) -> Sites {
+    let mut sites = Sites::new();
+    let mut all: Vec<(u64, u64)> = all.collect();
+    all.sort_unstable();
+    for (start, end) in all {
+        match sites.last_entry() {
+            Some(mut last) if start <= *last.get() => *last.get_mut() = end.max(*last.get()),
+            _ => {
+                sites.insert(start, end);
+            }
+        }
+    }
+    sites
+}
+
+/// Those of a section of an object.
+fn own_sites(object: &Object, id: SectionId) -> Sites {
+    let mut found = Vec::new();
+    for (_, table) in object.sections().filter(|(_, s)| s.class == Class::Special(Special::Alternatives)) {
+        for (number, entry) in table.data.chunks(expect::ALTERNATIVE).enumerate() {
+            let at = (number * expect::ALTERNATIVE) as u64;
+            let Some(about) = table.relocations_in(at, at + 1).first() else { continue };
+            let symbol = object.symbol(about.symbol);
+            if symbol.home == Home::Section(id) {
+                let start = symbol.value.wrapping_add_signed(about.addend);
+                let len = expect::rewritten_len(entry).unwrap_or(0);
+                found.push((start, start.saturating_add(len)));
+            }
+        }
+    }
+    sites(found.into_iter())
 }
 
 impl Walk<'_> {
@@ -39,7 +92,8 @@ impl Walk<'_> {
             return false;
         };
         rest.set_ip(from);
-        std::iter::from_fn(|| next(&mut rest)).all(|instruction| self.places.contains_key(&instruction.ip()))
+        std::iter::from_fn(|| next(&mut rest, &self.sites.0))
+            .all(|instruction| self.places.contains_key(&instruction.ip()))
     }
 }
 
@@ -56,6 +110,7 @@ impl ObjectProver<'_, '_> {
             jumps: Vec::new(),
             content: None,
             pins: Pins::new(),
+            sites: (own_sites(self.items.object, item.section), self.prover.sites()?),
         };
         let own = Anchor::Section(item.section);
         let address = shipped.address.wrapping_sub(item.start);
@@ -93,9 +148,9 @@ impl ObjectProver<'_, '_> {
         let open = end == u64::MAX;
         let mut at = address;
         for _ in 0..MOST {
-            let one = next(&mut ours);
+            let one = next(&mut ours, &walk.sites.0);
             let (mut other, mut bytes) = self.shipped(at)?;
-            while is_padding(&other) && at < end {
+            while is_padding(&other, walk.sites.1) && at < end {
                 at = other.next_ip();
                 if at >= end {
                     break;
@@ -210,18 +265,14 @@ impl ObjectProver<'_, '_> {
 }
 
 /// The next instruction that is no padding.
-fn next(decoder: &mut Decoder<'_>) -> Option<Instruction> {
+fn next(decoder: &mut Decoder<'_>, sites: &Sites) -> Option<Instruction> {
     while decoder.can_decode() {
         let instruction = decoder.decode();
-        if !is_padding(&instruction) {
+        if !is_padding(&instruction, sites) {
             return Some(instruction);
         }
     }
     None
-}
-
-fn is_padding(instruction: &Instruction) -> bool {
-    instruction.mnemonic() == Mnemonic::Nop
 }
 
 /// Whether it is a jump or call whose target stands in it.
