@@ -129,7 +129,8 @@ impl<'w, 'p> Shipped<'w, 'p> {
         let old: Vec<&str> =
             callers.filter(|caller| !self.knows(**caller, replaced, part)).map(|c| graph.name(*c)).collect();
         // Who passes too much does no harm, and C that does so does not compile with the new prototype any more.
-        if !old.is_empty() && !(change.only_fewer && self.world.whole) {
+        let harmless = change.only_fewer && self.world.whole;
+        if !old.is_empty() && !harmless {
             left.push(format!(
                 "{} {} it with the old arguments: {} not compiled anew with the new prototype.",
                 list(&old),
