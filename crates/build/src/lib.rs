@@ -64,3 +64,12 @@ pub use preset::{DEBIAN_CONFIG, Preset, PresetFacts};
 pub use replay::{Compilation, Copy, Replay, replay};
 pub use request::{Metadata, PatchInput, Progress, Request, Silent, Toolchain, payload_name};
 pub use wrapper::{Adjust, is_wrapper, wrapper_main};
+
+/// For tests that give damaged patches: reads one, applies it in memory to the files of a tree, and finds its lines.
+#[doc(hidden)]
+pub fn hostile_patch(tree: &std::path::Path, bytes: &[u8]) {
+    let patch = PatchInput { name: "hostile.patch".to_owned(), bytes: bytes.to_vec() };
+    if let Ok((changes, _)) = patchset::apply_all(tree, &[patch]) {
+        let _ = line_neutral::files(&changes);
+    }
+}
