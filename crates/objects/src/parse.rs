@@ -9,6 +9,7 @@ use xsplice_report::{Diagnostic, Place, Problems};
 use crate::Class;
 use crate::codes::{OBJECT_UNREADABLE, SECTION_GROUP, UNKNOWN_RELOCATION, UNKNOWN_SYMBOL};
 use crate::model::{Home, Object, RelocKind, Relocation, Section, SectionId, Symbol, SymbolId, SymbolKind};
+use crate::names::Names;
 
 type Header = elf::FileHeader64<Endianness>;
 
@@ -61,8 +62,12 @@ impl Object {
         let mut problems = Problems::new();
         let mut sections = Vec::with_capacity(table.len());
         let mut copied = 0;
+        let mut names = Names::of(bytes.len());
         for section in table.iter() {
             let name = String::from_utf8_lossy(table.section_name(endian, section).map_err(unreadable)?);
+            if !names.take(name.len()) {
+                return Err(long_names(path).into());
+            }
             let kind = section.sh_type(endian);
             if kind == elf::SHT_GROUP {
                 // The symbol that names the group (ELF: sh_info of a SHT_GROUP section).
@@ -91,6 +96,9 @@ impl Object {
         let mut symbols = Vec::with_capacity(symtab.len());
         for (index, symbol) in symtab.enumerate() {
             let name = symtab.symbol_name(endian, symbol).map_err(unreadable)?;
+            if !names.take(name.len()) {
+                return Err(long_names(path).into());
+            }
             let home = home(&symtab, endian, index, symbol, sections.len()).map_err(unreadable)?;
             symbols.push(Symbol {
                 name: String::from_utf8_lossy(name).into_owned(),
@@ -132,6 +140,14 @@ fn overlapping(path: &str, section: &str) -> Diagnostic {
     Diagnostic::new(OBJECT_UNREADABLE, "sections of an object overlap in its file")
         .at(Place::object(path).section(section))
         .why("Together they are longer than the file. No compiler writes such objects.")
+        .advice("Check whether the object is damaged, and build it again.")
+}
+
+/// Names that share their bytes would take many times their memory.
+fn long_names(path: &str) -> Diagnostic {
+    Diagnostic::new(OBJECT_UNREADABLE, "the names in an object are longer than any real ones")
+        .at(Place::object(path))
+        .why("One of them, or all together, would take much more memory than the file.")
         .advice("Check whether the object is damaged, and build it again.")
 }
 
