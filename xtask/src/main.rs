@@ -4,6 +4,7 @@
 mod bench;
 mod corpus;
 mod full;
+mod fuzz;
 mod mutants;
 mod self_difference;
 
@@ -40,6 +41,8 @@ enum Task {
     Bench(bench::Bench),
     /// Build and judge real patches, and compare with an oracle
     Corpus(corpus::Corpus),
+    /// Give every reader what its writer never wrote, by cargo-fuzz
+    Fuzz(fuzz::Fuzz),
     /// Change one token of Xen's source at a time, and check that the differ finds what changed
     Mutants(mutants::Mutants),
     /// Compare every object of whole builds with itself, and with that of a second build
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Task::Full(full) => full.run(),
         Task::Bench(bench) => bench.run(),
         Task::Corpus(corpus) => corpus.run(),
+        Task::Fuzz(fuzz) => fuzz.run(),
         Task::Mutants(mutants) => mutants.run(),
         Task::SelfDifference(task) => task.run(),
     };

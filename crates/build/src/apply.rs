@@ -125,7 +125,9 @@ fn expected_start(hunk: &Hunk) -> i64 {
 }
 
 fn start(first: usize, len: usize) -> i64 {
-    if len == 0 { first as i64 } else { first as i64 - 1 }
+    // A damaged number is beyond every file.
+    let first = i64::try_from(first).unwrap_or(i64::MAX);
+    if len == 0 { first } else { first - 1 }
 }
 
 fn matches_at(file: &[&[u8]], wanted: &[&[u8]], place: usize) -> bool {
@@ -137,7 +139,7 @@ fn find(file: &[&[u8]], hunk: &Hunk, used: usize, drift: i64) -> Result<usize, M
     if wanted.is_empty() && !file.is_empty() {
         return Err(MismatchKind::NoContext);
     }
-    let expected = usize::try_from(expected_start(hunk) + drift).unwrap_or(usize::MAX);
+    let expected = usize::try_from(expected_start(hunk).saturating_add(drift)).unwrap_or(usize::MAX);
     if expected >= used && expected <= file.len() && matches_at(file, &wanted, expected) {
         return Ok(expected);
     }
@@ -168,7 +170,7 @@ fn find(file: &[&[u8]], hunk: &Hunk, used: usize, drift: i64) -> Result<usize, M
 /// Where the file first differs from what the hunk expects at its place: the line's index, and what was
 /// expected there.
 fn first_difference<'a>(file: &[&[u8]], hunk: &'a Hunk, drift: i64) -> (usize, &'a [u8]) {
-    let expected = usize::try_from(expected_start(hunk) + drift).unwrap_or(0);
+    let expected = usize::try_from(expected_start(hunk).saturating_add(drift)).unwrap_or(0);
     let wanted = hunk.expects();
     let index = wanted
         .iter()
@@ -252,6 +254,16 @@ mod tests {
         assert_eq!((error.hunk, error.file_line, error.patch_line), (1, 3, 9));
         assert_eq!(error.kind, MismatchKind::Line { expected: "c".to_owned(), found: Some("X".to_owned()) });
         assert!(!error.already_applied);
+    }
+
+    #[test]
+    fn line_numbers_beyond_any_file_apply_nowhere_or_where_the_text_is() {
+        for number in [i64::MAX as usize, 1 << 63, usize::MAX] {
+            let (new, _) = apply(b"a\nb\nc\n", &[hunk(number, number, " a\n-b\n+B\n c\n")]).unwrap();
+            assert_eq!(new, b"a\nB\nc\n");
+            let hunks = [hunk(number, number, " a\n-b\n+B\n c\n"), hunk(number, number, " x\n-y\n z\n")];
+            assert_eq!(apply(b"a\nb\nc\n", &hunks).unwrap_err().hunk, 2);
+        }
     }
 
     #[test]

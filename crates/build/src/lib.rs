@@ -65,3 +65,18 @@ pub use preset::{DEBIAN_CONFIG, Preset, PresetFacts};
 pub use replay::{Compilation, Copy, Replay, replay};
 pub use request::{Metadata, PatchInput, Progress, Request, Silent, Toolchain, payload_name};
 pub use wrapper::{Adjust, is_wrapper, wrapper_main};
+
+/// For tests that give damaged patches: reads one, applies each of its parts to a text, and the whole in memory to the
+/// files of a tree; what comes of either keeps its line numbers.
+#[doc(hidden)]
+pub fn hostile_patch(tree: &std::path::Path, bytes: &[u8], text: &[u8]) {
+    let patch = PatchInput { name: "hostile.patch".to_owned(), bytes: bytes.to_vec() };
+    for hunks in patchset::hunks(&patch).unwrap_or_default() {
+        if let Ok((after, _)) = apply::apply(text, &hunks) {
+            let _ = line_neutral::neutralise(text, &after);
+        }
+    }
+    if let Ok((changes, _)) = patchset::apply_all(tree, &[patch]) {
+        let _ = line_neutral::files(&changes);
+    }
+}

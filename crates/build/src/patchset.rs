@@ -173,6 +173,11 @@ fn parse(patch: &PatchInput) -> Result<Vec<Part>, Diagnostic> {
     Ok(parts)
 }
 
+/// The hunks of a patch, by file, as [`apply_all`] reads them.
+pub(crate) fn hunks(patch: &PatchInput) -> Result<Vec<Vec<Hunk>>, Diagnostic> {
+    Ok(parse(patch)?.into_iter().map(|part| part.hunks).collect())
+}
+
 fn path_text(patch: &PatchInput, path: &[u8]) -> Result<String, Diagnostic> {
     String::from_utf8(path.to_vec()).map_err(|_| {
         Diagnostic::new(codes::PATCH_PATH, "a file name is not UTF-8").at(Place::file(&patch.name))

@@ -29,6 +29,20 @@ const NAMES: [&[u8]; 7] = [
     b".debug_line",
 ];
 
+/// The longest name that is taken, in bytes.
+pub(crate) const LONGEST_NAME: usize = 4096;
+/// Bytes of names of symbols and sections per byte of the file.
+const NAMES_SHARE: usize = 16;
+
+/// Takes a name of this length from what is left for all.
+fn take(left: &mut usize, length: usize) -> Result<(), Error> {
+    *left = left
+        .checked_sub(length)
+        .filter(|_| length <= LONGEST_NAME)
+        .ok_or_else(|| Error::Elf("names of symbols are longer than any real ones".into()))?;
+    Ok(())
+}
+
 /// Positions in [`Sections::ranges`].
 pub(crate) const INFO: usize = 0;
 pub(crate) const ABBREV: usize = 1;
@@ -100,15 +114,23 @@ impl Sections {
         let allocated: Vec<bool> =
             table.iter().map(|s| s.sh_flags(ENDIAN).contains(elf::SHF_ALLOC)).collect();
         sections.relocate(bytes, &table, &symbols, &allocated, &found, machine == elf::EM_X86_64)?;
+        // Names can share their bytes, and each is copied.
+        let mut left = bytes.len().saturating_mul(NAMES_SHARE);
         for (section, allocated) in table.iter().zip(&allocated) {
             let name = if *allocated { table.section_name(ENDIAN, section)? } else { b"" };
+            take(&mut left, name.len())?;
             sections.names.push(String::from_utf8_lossy(name).into());
         }
-        sections.read_symbols(&symbols, &allocated)?;
+        sections.read_symbols(&symbols, &allocated, &mut left)?;
         Ok(Some(sections))
     }
 
-    fn read_symbols(&mut self, symbols: &SymbolTable<'_, Header>, allocated: &[bool]) -> Result<(), Error> {
+    fn read_symbols(
+        &mut self,
+        symbols: &SymbolTable<'_, Header>,
+        allocated: &[bool],
+        left: &mut usize,
+    ) -> Result<(), Error> {
         for (index, symbol) in symbols.enumerate() {
             let kind = symbol.st_type();
             if kind != elf::STT_FUNC && kind != elf::STT_OBJECT {
@@ -118,7 +140,9 @@ impl Sections {
             if !allocated.get(section.0).copied().unwrap_or(false) {
                 continue;
             }
-            let name = String::from_utf8_lossy(symbols.symbol_name(ENDIAN, symbol)?).into();
+            let name = symbols.symbol_name(ENDIAN, symbol)?;
+            take(left, name.len())?;
+            let name = String::from_utf8_lossy(name).into();
             self.symbols.push(Symbol { name, address: address(section.0, symbol.st_value(ENDIAN)) });
         }
         self.symbols.sort_by(|a, b| (&a.name, a.address).cmp(&(&b.name, b.address)));

@@ -75,10 +75,11 @@ fn into(
         if depth == 0 || *budget == 0 {
             return false;
         }
-        *budget -= 1;
         let at = base.saturating_add(member.at);
         let name = info.object().text(member.name);
         let path = format!("{prefix}{name}");
+        // A long path counts as many pieces.
+        *budget = budget.saturating_sub(1 + path.len() / 256);
         let (inner, dimensions) = element(info, member.target);
         let dissolves = inner != VOID
             && info.model.types[inner as usize].is_aggregate()

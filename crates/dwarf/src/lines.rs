@@ -127,10 +127,12 @@ impl DebugInfo {
 
     fn read_files(&self) -> Vec<Vec<Box<str>>> {
         let dwarf = dwarf(&self.sections);
-        self.model.units.iter().map(|unit| self.unit_files(&dwarf, unit)).collect()
+        // Files can share the bytes of one long name, and each gets a copy.
+        let mut budget = (1 << 20) + self.sections.data.len().saturating_mul(16);
+        self.model.units.iter().map(|unit| self.unit_files(&dwarf, unit, &mut budget)).collect()
     }
 
-    fn unit_files(&self, dwarf: &gimli::Dwarf<Slice<'_>>, unit: &Unit) -> Vec<Box<str>> {
+    fn unit_files(&self, dwarf: &gimli::Dwarf<Slice<'_>>, unit: &Unit, budget: &mut usize) -> Vec<Box<str>> {
         let Some(Ok(program)) = unit.lines.map(|lines| program(dwarf, lines)) else { return Vec::new() };
         let header = program.header();
         let comp_dir = self.text(unit.comp_dir);
@@ -143,6 +145,12 @@ impl DebugInfo {
         for file in header.file_names() {
             let directory = file.directory(header).and_then(text).unwrap_or_default();
             let name = text(file.path_name()).unwrap_or_default();
+            let Some(left) = budget.checked_sub(comp_dir.len() + directory.len() + name.len()) else {
+                // The lines of the rest are not known.
+                *budget = 0;
+                break;
+            };
+            *budget = left;
             paths.push(self.relative(&comp_dir, &directory, &name));
         }
         paths

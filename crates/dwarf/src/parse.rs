@@ -303,7 +303,14 @@ impl<'a> Walk<'a, '_> {
 
     fn text(&self, value: Option<AttributeValue<Slice<'a>>>) -> Result<Text, Error> {
         match value {
-            Some(value) => Ok(text_of(self.dwarf.attr_string(self.unit, value)?, self.whole)),
+            Some(value) => {
+                let text = text_of(self.dwarf.attr_string(self.unit, value)?, self.whole);
+                // Changes of all members name what holds them.
+                if text.len as usize > elf::LONGEST_NAME {
+                    return Err(Error::Malformed("a name is longer than any real one".into()));
+                }
+                Ok(text)
+            }
             None => Ok(Text::default()),
         }
     }

@@ -16,6 +16,7 @@ use xsplice_report::{Diagnostic, Place, Problems};
 
 use crate::codes::XEN_SYMS_UNREADABLE;
 use crate::model::{COMMENT, strings};
+use crate::names::Names;
 
 type Header = elf::FileHeader64<Endianness>;
 
@@ -75,6 +76,7 @@ impl Hypervisor {
         if symtab.is_empty() {
             return Err(refuse("the file has no symbol table".into()));
         }
+        let mut names = Names::of(bytes.len());
         let mut symbols: Vec<Shipped> = Vec::new();
         let mut starts = Vec::new();
         let mut file_name: Option<String> = None;
@@ -94,6 +96,11 @@ impl Hypervisor {
                 Some(file) if local => format!("{file}#{name}"),
                 _ => name.into_owned(),
             };
+            if !names.take(name.len()) {
+                return Err(refuse(
+                    "the names of the hypervisor's symbols are longer than any real ones".into(),
+                ));
+            }
             symbols.push(Shipped {
                 name,
                 address: symbol.st_value(endian),
@@ -120,7 +127,12 @@ impl Hypervisor {
         }
         let mut compilers = BTreeSet::new();
         let mut contents = Vec::new();
+        let mut copied = 0;
         for section in table.iter() {
+            copied += section.data(endian, bytes).unwrap_or_default().len();
+            if copied > bytes.len() {
+                return Err(refuse("sections of the hypervisor overlap in its file".into()));
+            }
             // Not by segments: objcopy --only-keep-debug leaves their sizes as they were, with other bytes inside.
             if section.sh_flags(endian).0 & elf::SHF_ALLOC.0 != 0
                 && section.sh_type(endian) != elf::SHT_NOBITS

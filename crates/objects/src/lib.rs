@@ -8,6 +8,7 @@ pub mod codes;
 mod hook;
 mod hypervisor;
 mod model;
+mod names;
 mod parse;
 
 pub use class::{Class, Special};

@@ -9,6 +9,7 @@ use xsplice_report::{Diagnostic, Place, Problems};
 use crate::Class;
 use crate::codes::{OBJECT_UNREADABLE, SECTION_GROUP, UNKNOWN_RELOCATION, UNKNOWN_SYMBOL};
 use crate::model::{Home, Object, RelocKind, Relocation, Section, SectionId, Symbol, SymbolId, SymbolKind};
+use crate::names::Names;
 
 type Header = elf::FileHeader64<Endianness>;
 
@@ -60,8 +61,13 @@ impl Object {
         let symtab = table.symbols(endian, bytes, elf::SHT_SYMTAB).map_err(unreadable)?;
         let mut problems = Problems::new();
         let mut sections = Vec::with_capacity(table.len());
+        let mut copied = 0;
+        let mut names = Names::of(bytes.len());
         for section in table.iter() {
             let name = String::from_utf8_lossy(table.section_name(endian, section).map_err(unreadable)?);
+            if !names.take(name.len()) {
+                return Err(long_names(path).into());
+            }
             let kind = section.sh_type(endian);
             if kind == elf::SHT_GROUP {
                 // The symbol that names the group (ELF: sh_info of a SHT_GROUP section).
@@ -70,6 +76,11 @@ impl Object {
                 problems.push(group(path, &name, &String::from_utf8_lossy(signature.unwrap_or_default())));
             }
             let flags = section.sh_flags(endian).0;
+            let data = section.data(endian, bytes).map_err(unreadable)?;
+            copied += data.len();
+            if copied > bytes.len() {
+                return Err(overlapping(path, &name).into());
+            }
             sections.push(Section {
                 class: Class::of(&name, kind, flags),
                 name: name.into_owned(),
@@ -77,13 +88,17 @@ impl Object {
                 align: section.sh_addralign(endian).max(1),
                 entry_size: section.sh_entsize(endian),
                 size: section.sh_size(endian),
-                data: section.data(endian, bytes).map_err(unreadable)?.to_vec(),
+                data: data.to_vec(),
                 relocations: Vec::new(),
             });
         }
+        problems.extend(too_large(path, &sections));
         let mut symbols = Vec::with_capacity(symtab.len());
         for (index, symbol) in symtab.enumerate() {
             let name = symtab.symbol_name(endian, symbol).map_err(unreadable)?;
+            if !names.take(name.len()) {
+                return Err(long_names(path).into());
+            }
             let home = home(&symtab, endian, index, symbol, sections.len()).map_err(unreadable)?;
             symbols.push(Symbol {
                 name: String::from_utf8_lossy(name).into_owned(),
@@ -118,6 +133,41 @@ impl Object {
         let file = file_of(&symbols).map(|symbol| symbol.name.clone());
         Ok(Object { path: path.to_owned(), sections, symbols, file })
     }
+}
+
+/// Many sections over one large place would take many times its memory.
+fn overlapping(path: &str, section: &str) -> Diagnostic {
+    Diagnostic::new(OBJECT_UNREADABLE, "sections of an object overlap in its file")
+        .at(Place::object(path).section(section))
+        .why("Together they are longer than the file. No compiler writes such objects.")
+        .advice("Check whether the object is damaged, and build it again.")
+}
+
+/// Names that share their bytes would take many times their memory.
+fn long_names(path: &str) -> Diagnostic {
+    Diagnostic::new(OBJECT_UNREADABLE, "the names in an object are longer than any real ones")
+        .at(Place::object(path))
+        .why("One of them, or all together, would take much more memory than the file.")
+        .advice("Check whether the object is damaged, and build it again.")
+}
+
+/// What all sections of an object may take that are not in the file, in bytes. Those of a whole hypervisor take a few MiB.
+const LARGEST: u64 = 64 << 20;
+
+/// A damaged size would have as much memory asked for.
+fn too_large(path: &str, sections: &[Section]) -> Option<Diagnostic> {
+    let absent = |section: &&Section| section.size > section.data.len() as u64;
+    let total = sections.iter().filter(absent).fold(0u64, |sum, section| sum.saturating_add(section.size));
+    let largest = sections.iter().filter(absent).max_by_key(|section| section.size)?;
+    (total > LARGEST).then(|| {
+        let what = format!("the sections of an object that are not in its file take {total} bytes");
+        Diagnostic::new(OBJECT_UNREADABLE, what)
+            .at(Place::object(path).section(&largest.name))
+            .why(format!(
+                "No object of a hypervisor has as much zeroed data; {LARGEST} bytes are taken at most."
+            ))
+            .advice("Check whether the object is damaged, and build it again.")
+    })
 }
 
 fn group(path: &str, section: &str, signature: &str) -> Diagnostic {
