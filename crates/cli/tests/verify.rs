@@ -51,7 +51,7 @@ fn json(ran: &Ran) -> serde_json::Value {
 }
 
 const NOT_DONE: &str = "\
-not done: the payload was not applied to an image of the hypervisor, and nothing was decoded in place: that needs the objects it was made of
+not done: no function was decoded in place: whether each calls and reads what the patched source says takes the objects it was made of (--objects)
 not done: whether hooks, or what they call, wait for other CPUs or fault was not looked at
 not done: what only the host knows at apply: waiting vCPUs, other actions, a timeout, a hook's veto
 ";
