@@ -283,3 +283,113 @@ fn what_breaks_a_rule_is_not_applied_and_a_file_of_symbols_alone_is_an_obstacle(
         panic!("{:#?}", verdict.findings);
     }
 }
+
+/// Both with a bug frame, an alternative that calls, and an exception: in the payload, their code has no names.
+fn special() -> (Elf, Elf) {
+    let (mut elf, mut twin) = (payload(), object());
+    for (file, code, text, text_at, ordinary) in [
+        (&mut elf, ".text", ".rodata", 0, "printk"),
+        (&mut twin, ".text.target_fn", ".rodata.str1.1", 3, "printk"),
+    ] {
+        file.add(".altinstr_replacement", PROGBITS, A | X, 1, &[0xe8, 0, 0, 0, 0]);
+        file.add(".fixup", PROGBITS, A | X, 1, &[0x31, 0xc0, 0xe9, 0, 0, 0, 0]);
+        file.add(".bug_frames.1", PROGBITS, A, 4, &[0; 8]);
+        let mut alternative = [0; 14];
+        alternative[8..14].copy_from_slice(&[0x34, 0, 5, 5, 0, 0]);
+        file.add(".altinstructions", PROGBITS, A, 1, &alternative);
+        file.add(".ex_table", PROGBITS, A, 4, &[0; 8]);
+        for name in [code, ".altinstr_replacement", ".fixup"] {
+            let index = file.index(name);
+            if !file.symbols.iter().any(|s| s.kind == SECTION && s.section == index) {
+                file.symbol("", index, 0, 0, SECTION, LOCAL);
+            }
+        }
+        file.relocate(".altinstr_replacement", 1, R_PLT32, ordinary, -4);
+        file.relocate(".fixup", 3, R_PLT32, code, VARIABLE as i64 + 4 - 4);
+        file.relocate(".bug_frames.1", 0, R_PC32, code, PRINTK as i64 - 1 + (2 << 24));
+        file.relocate(".bug_frames.1", 4, R_PC32, text, text_at + 4 + (44 << 24));
+        file.relocate(".altinstructions", 0, R_PC32, code, PRINTK as i64 - 1);
+        file.relocate(".altinstructions", 4, R_PC32, ".altinstr_replacement", 0);
+        file.relocate(".ex_table", 0, R_PC32, code, VARIABLE as i64 - 2);
+        file.relocate(".ex_table", 4, R_PC32, ".fixup", 0);
+    }
+    (elf, twin)
+}
+
+/// What speaks against a payload with special sections after a change.
+fn special_with(change: impl FnOnce(&mut Elf)) -> (Vec<&'static str>, String) {
+    let (mut elf, twin) = special();
+    change(&mut elf);
+    let alone = judged(&elf.write(), None);
+    assert_eq!(against(&alone), Vec::<&str>::new(), "{:#?}", alone.findings);
+    let verdict = with_object(&elf, &twin);
+    let messages: Vec<&str> = verdict.problems.0.iter().map(|problem| problem.what.as_str()).collect();
+    (against(&verdict), messages.join("; "))
+}
+
+#[test]
+fn entries_of_special_sections_and_their_code_are_those_of_the_object() {
+    assert_eq!(special_with(|_| ()), (vec![], String::new()));
+    let reference = codes::IN_PLACE_REFERENCE.name;
+    let changed = |section: &'static str, number: usize, symbol: &'static str, addend: i64| {
+        special_with(move |elf| {
+            let relocation = &mut elf.sec(section).relocations[number];
+            (relocation.symbol, relocation.addend) = (symbol.to_owned(), addend);
+        })
+    };
+    let (codes, said) = changed(".altinstr_replacement", 0, "common/a.c#helper", -4);
+    assert_eq!(codes, [reference]);
+    assert!(
+        said.starts_with("a replacement of an alternative of target_fn refers to common/a.c#helper"),
+        "{said}"
+    );
+    let (codes, said) = changed(".fixup", 0, ".text", VARIABLE as i64 - 2 - 4);
+    assert_eq!(codes, [reference]);
+    assert!(said.starts_with("where an exception leads from target_fn refers to target_fn+0x14"), "{said}");
+    let (codes, said) = changed(".bug_frames.1", 1, ".rodata", 1 + 4 + (44 << 24));
+    assert_eq!(codes, [reference]);
+    assert!(said.starts_with("a bug frame of target_fn refers to the text \"es %d\""), "{said}");
+    // Another line number, and another place.
+    let (codes, said) = changed(".bug_frames.1", 0, ".text", PRINTK as i64 - 1 + (3 << 24));
+    assert_eq!(codes, [codes::IN_PLACE_CODE.name]);
+    assert!(said.contains("1 bug frames, not all the same"), "{said}");
+    let (codes, said) = changed(".ex_table", 0, ".text", TABLE as i64 - 3);
+    assert_eq!(codes, [codes::IN_PLACE_CODE.name]);
+    assert!(said.contains("1 exception table entries, not all the same"), "{said}");
+    let (codes, _) = special_with(|elf| elf.sec(".altinstructions").data[8] = 0x35);
+    assert_eq!(codes, [codes::IN_PLACE_CODE.name]);
+}
+
+#[test]
+fn the_cold_part_of_a_function_is_the_payloads_own() {
+    let with = |code: &[u8], named: bool, from: &str| {
+        let (mut elf, mut twin) = (payload(), object());
+        for (file, section) in [(&mut elf, ".text"), (&mut twin, ".text.target_fn")] {
+            let cold = file.add(".text.unlikely.target_fn", PROGBITS, A | X, 1, &[0x90, 0xe9, 0, 0, 0, 0]);
+            file.symbol("", cold, 0, 0, SECTION, LOCAL);
+            let index = file.index(section);
+            if !file.symbols.iter().any(|s| s.kind == SECTION && s.section == index) {
+                file.symbol("", index, 0, 0, SECTION, LOCAL);
+            }
+            file.relocate(".text.unlikely.target_fn", 2, R_PLT32, section, 10 - 4);
+            let calls = file.sec(section).relocations.iter_mut().find(|r| r.offset == PRINTK);
+            calls.expect("a call").symbol = ".text.unlikely.target_fn".into();
+        }
+        elf.sec(".text.unlikely.target_fn").data[..code.len()].copy_from_slice(code);
+        elf.sec(".text.unlikely.target_fn").relocations[0].symbol = from.into();
+        let cold = twin.index(".text.unlikely.target_fn");
+        twin.symbol("target_fn.cold", cold, 0, 6, FUNC, LOCAL);
+        if named {
+            let cold = elf.index(".text.unlikely.target_fn");
+            elf.symbol("target_fn.cold", cold, 0, 6, FUNC, LOCAL);
+        }
+        with_object(&elf, &twin)
+    };
+    for named in [false, true] {
+        let verdict = with(&[0x90], named, ".text");
+        assert_eq!(against(&verdict), Vec::<&str>::new(), "{:#?}", verdict.findings);
+    }
+    assert_eq!(against(&with(&[0xf4], false, ".text")), [codes::IN_PLACE_CODE.name]);
+    // Back into the original instead of the replacement.
+    assert_eq!(against(&with(&[0x90], false, ORIGINAL)), [codes::IN_PLACE_REFERENCE.name]);
+}

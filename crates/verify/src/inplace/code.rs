@@ -9,10 +9,17 @@ use super::follow;
 use super::image::{Applied, Image};
 use super::names::{Names, Owner, Wanted};
 use super::objects::{Object, is_name};
-use crate::payload::{R_X86_64_64, R_X86_64_PC32, R_X86_64_PLT32, Relocation, SHN_ABS, Section, Symbol};
+use crate::payload::{
+    R_X86_64_64, R_X86_64_PC32, R_X86_64_PLT32, Relocation, SHN_ABS, Section, Symbol, Target,
+};
 
 const SHF_MERGE: u64 = 0x10;
 const SHF_STRINGS: u64 = 0x20;
+
+/// What the compiler calls the part of a function that is seldom run.
+const COLD: &str = ".cold";
+/// Sections with what is only relocated: the hypervisor's linker puts them among its constants.
+const RELOCATED_CONSTANTS: &str = ".data.rel.ro";
 
 /// The longest text that is shown, in characters.
 const LONGEST_SHOWN: usize = 60;
@@ -32,6 +39,8 @@ pub(super) enum Way {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mismatch {
     pub(super) way: Way,
+    /// What of the function it is about, to be put in front of its name; empty for its own code.
+    pub(super) part: &'static str,
     /// Bytes from the start of the function.
     pub(super) offset: u64,
     /// In words, by the object.
@@ -56,10 +65,15 @@ pub(super) struct Comparison<'c> {
     applied: &'c Applied,
     /// The function's name without what marks a part of it.
     root: &'c str,
+    part: &'static str,
     /// Where in the function the reference is through which something is reached.
     place: u64,
-    pending: Vec<(Constant, u64)>,
+    pending: Vec<(Constant, u64, &'static str)>,
     seen: BTreeSet<Constant>,
+    parts: Vec<(&'c Symbol<'c>, u64)>,
+    parts_seen: BTreeSet<u64>,
+    /// Addresses of all code of the function.
+    pub(super) covered: Vec<std::ops::Range<u64>>,
     /// References that lead where they have to.
     pub(super) references: usize,
     /// Constants and texts that are the same.
@@ -69,7 +83,12 @@ pub(super) struct Comparison<'c> {
 
 /// A function's name without `.cold` and the like.
 fn root(name: &str) -> &str {
-    name.find(".cold").map_or(name, |end| &name[..end])
+    name.find(COLD).map_or(name, |end| &name[..end])
+}
+
+/// Whether a section holds what never changes.
+fn is_constant(section: &Section<'_>) -> bool {
+    !section.is_code() && (!section.is_writable() || section.name.starts_with(RELOCATED_CONSTANTS))
 }
 
 impl<'c> Comparison<'c> {
@@ -79,9 +98,13 @@ impl<'c> Comparison<'c> {
             names,
             applied,
             root: "",
+            part: "",
             place: 0,
             pending: Vec::new(),
             seen: BTreeSet::new(),
+            parts: Vec::new(),
+            parts_seen: BTreeSet::new(),
+            covered: Vec::new(),
             references: 0,
             constants: 0,
             mismatches: Vec::new(),
@@ -94,18 +117,73 @@ impl<'c> Comparison<'c> {
 
     fn differ(&mut self, way: Way, expected: String, found: String) {
         if self.mismatches.len() < MOST_MISMATCHES {
-            self.mismatches.push(Mismatch { way, offset: self.place, expected, found });
+            self.mismatches.push(Mismatch { way, part: self.part, offset: self.place, expected, found });
         }
     }
 
-    /// Compares a function of the object with what is at an address, and then all data that it alone reaches.
+    /// Compares a function of the object with what is at an address.
     pub(super) fn function(&mut self, symbol: &'c Symbol<'c>, address: u64) {
+        self.part = "";
         self.root = root(symbol.name);
         let size = self.object.extent(symbol);
         self.code(symbol.section, symbol.value, size, address);
-        while let Some((constant, place)) = self.pending.pop() {
-            self.place = place;
+    }
+
+    /// A part of the function that was reached, with its address: each once.
+    pub(super) fn next_part(&mut self) -> Option<(&'c Symbol<'c>, u64)> {
+        self.parts.pop()
+    }
+
+    /// Compares all data that was reached.
+    pub(super) fn constants(&mut self) {
+        while let Some((constant, place, part)) = self.pending.pop() {
+            (self.place, self.part) = (place, part);
             self.constant(constant);
+        }
+    }
+
+    /// What follows is about an entry of a special section for a place of the function.
+    pub(super) fn entry(&mut self, part: &'static str, offset: u64) {
+        (self.part, self.place) = (part, offset);
+    }
+
+    /// Whether both have the same entries of a kind for this function.
+    pub(super) fn same_entries<K: PartialEq>(&mut self, what: &str, own: &[K], here: &[K]) -> bool {
+        let same = own == here;
+        if !same {
+            (self.part, self.place) = ("", 0);
+            let found = format!("{} {what}, not all the same", here.len());
+            self.differ(Way::Code, own.len().to_string(), found);
+        }
+        same
+    }
+
+    /// Compares code that an entry leads to: that of the object at a place of it with what is at an address.
+    pub(super) fn code_at(&mut self, own: Target, size: u64, address: Option<u64>) {
+        let place = self.place;
+        match (own, address) {
+            (Target::Section { section, offset: start @ 0.. }, Some(address)) => {
+                self.code(section, start.cast_unsigned(), size, address);
+            }
+            _ => self.differ(Way::Reference, "some code".into(), "none".into()),
+        }
+        self.place = place;
+    }
+
+    /// Whether an entry leads where the object's does.
+    pub(super) fn leads(&mut self, own: Target, address: Option<u64>) {
+        let object = self.object;
+        match (own, address) {
+            (Target::Section { section, offset }, Some(address)) => {
+                let named = object.around(section, offset);
+                self.within(&named, section, offset, address);
+            }
+            (Target::Undefined { symbol, addend }, Some(address)) => {
+                if let Some(symbol) = object.elf.symbols.get(symbol) {
+                    self.outside(symbol, addend, address);
+                }
+            }
+            _ => self.differ(Way::Reference, "something".into(), "nothing".into()),
         }
     }
 
@@ -146,9 +224,11 @@ impl<'c> Comparison<'c> {
         }
     }
 
-    /// What is not relocated stays in the function.
+    /// What is not relocated stays in the function, or leads to just behind a replacement, which is where it goes on.
     fn literal(&mut self, found: &Instruction, function: std::ops::Range<u64>) {
-        if let Some(target) = branch(found).filter(|target| !function.contains(target)) {
+        if let Some(target) =
+            branch(found).filter(|target| !(function.contains(target) || *target == function.end))
+        {
             let found = format!("{} by a literal displacement", self.names.shown(target));
             self.differ(Way::Reference, "a place inside".into(), found);
         }
@@ -212,13 +292,18 @@ impl<'c> Comparison<'c> {
         self.applied.patches().iter().any(|patch| patch.new == address)
     }
 
-    /// Something of the object itself: by its name where it has one, else by its content.
+    /// Something of the object itself.
     fn inside(&mut self, symbol: &'c Symbol<'c>, section: usize, offset: i64, target: u64) {
+        let named = if is_name(symbol) { vec![symbol] } else { self.object.around(section, offset) };
+        self.within(&named, section, offset, target);
+    }
+
+    /// Something of the object itself: by its name where it has one, else by its content.
+    fn within(&mut self, named: &[&'c Symbol<'c>], section: usize, offset: i64, target: u64) {
         let object = self.object;
         let Some(home) = object.elf.sections.get(section) else {
             return self.differ(Way::Reference, "no section".into(), self.names.shown(target));
         };
-        let named = if is_name(symbol) { vec![symbol] } else { object.around(section, offset) };
         if named.is_empty() || home.flags & SHF_STRINGS != 0 {
             return self.nameless(home, offset, target);
         }
@@ -228,11 +313,18 @@ impl<'c> Comparison<'c> {
         };
         let fine = named.iter().find(|symbol| self.is_it(symbol, home, offset, target)).copied();
         self.judge(fine.is_some(), expected, target);
+        if let Some(symbol) = fine.filter(|symbol| home.is_code() && symbol.name.contains(COLD)) {
+            let delta = offset.wrapping_sub(symbol.value.cast_signed());
+            let address = target.wrapping_add_signed(delta.wrapping_neg());
+            if self.parts_seen.insert(address) {
+                self.parts.push((symbol, address));
+            }
+        }
         if let Some(symbol) = fine.filter(|_| !home.is_code()) {
             let delta = offset.wrapping_sub(symbol.value.cast_signed());
             let address = target.wrapping_add_signed(delta.wrapping_neg());
             // What may be written is only in a payload as it is in the file.
-            if !home.is_writable() || self.names.owner(address) == Owner::Payload {
+            if is_constant(home) || self.names.owner(address) == Owner::Payload {
                 let rest = home.size.saturating_sub(symbol.value);
                 let size = if symbol.size == 0 { rest } else { symbol.size.min(rest) };
                 self.push(Constant { section, offset: symbol.value, size, address });
@@ -248,14 +340,16 @@ impl<'c> Comparison<'c> {
         let wanted = self.object.wanted(symbol);
         if !self.names.is(address, &wanted) {
             // Changed constants have no name in a payload: their content tells.
-            let constant = !home.is_code() && !home.is_writable();
-            return constant && owner == Owner::Payload && !self.names.is_named(address);
+            // So have parts of a function, if the hypervisor has such a part too.
+            let own_part = home.is_code() && symbol.name.contains(COLD) && root(symbol.name) == self.root;
+            let nameless = owner == Owner::Payload && !self.names.is_named(address);
+            return nameless && (is_constant(home) || own_part);
         }
         if !home.is_code() {
             return true;
         }
         let own = root(symbol.name) == self.root;
-        if own && (delta != 0 || symbol.name.contains(".cold")) {
+        if own && (delta != 0 || symbol.name.contains(COLD)) {
             // Parts of a function belong to the new one.
             return owner == Owner::Payload;
         }
@@ -276,7 +370,7 @@ impl<'c> Comparison<'c> {
             entry @ 1.. if home.flags & SHF_MERGE != 0 => (entry - offset % entry).min(rest),
             _ => rest,
         };
-        let fine = size > 0 && !home.is_writable() && !home.is_code();
+        let fine = size > 0 && is_constant(home);
         self.judge(fine, format!("{}+{offset:#x}", home.name), target);
         if fine {
             self.push(Constant { section: home.index, offset, size, address: target });
@@ -304,7 +398,7 @@ impl<'c> Comparison<'c> {
 
     fn push(&mut self, constant: Constant) {
         if self.seen.insert(constant) {
-            self.pending.push((constant, self.place));
+            self.pending.push((constant, self.place, self.part));
         }
     }
 

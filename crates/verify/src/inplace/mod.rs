@@ -6,6 +6,7 @@ mod follow;
 mod image;
 mod names;
 mod objects;
+mod special;
 
 use serde::Serialize;
 

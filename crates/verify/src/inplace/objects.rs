@@ -10,9 +10,10 @@ use super::AgainstObjects;
 use super::code::{Comparison, Mismatch, Way};
 use super::image::Applied;
 use super::names::{Names, Wanted};
+use super::special::{self, Twin};
 use crate::codes;
 use crate::findings::Findings;
-use crate::payload::{Payload, R_X86_64_NONE, Relocation, Symbol};
+use crate::payload::{Content, Payload, R_X86_64_NONE, Relocation, Symbol};
 use crate::verify::{Context, problem};
 
 /// ELF's types of symbols.
@@ -35,6 +36,8 @@ pub struct PatchedObject<'a> {
 pub(super) struct Object<'a> {
     pub(super) path: &'a str,
     pub(super) elf: Payload<'a>,
+    /// Entries of its special sections.
+    pub(super) content: Content,
     /// The name of its source.
     pub(super) file: Option<&'a str>,
     /// Relocations of loaded sections by section and offset.
@@ -60,7 +63,8 @@ impl<'a> Object<'a> {
                 named.entry((symbol.section, symbol.value)).or_default().push(index);
             }
         }
-        Ok(Object { path: object.path, elf, file, relocations, named })
+        let content = Content::read(&elf, None);
+        Ok(Object { path: object.path, elf, content, file, relocations, named })
     }
 
     /// The relocations in a range of a section, in order.
@@ -126,14 +130,23 @@ pub(super) fn check(
         let Some(address) = context.low.symbol(index) else { continue };
         let found = find(&objects, symbol, |object, twin| {
             let mut comparison = Comparison::new(object, &names, applied);
-            comparison.function(twin, address);
+            let mut next = Some((twin, address));
+            while let Some((part, address)) = next {
+                let twin = Twin::of(object, part, address);
+                comparison.covered.push(address..address.saturating_add(object.extent(part)));
+                comparison.function(part, address);
+                special::compare(&mut comparison, context, object, twin);
+                next = comparison.next_part();
+            }
+            comparison.constants();
             comparison
         });
         let Some((object, twin, comparison)) = found else {
+            compared.push(address..address.saturating_add(symbol.size));
             findings.host(unknown_code(symbol.name, "no object has a function of that name and size"));
             continue;
         };
-        compared.push((symbol.section, symbol.value..symbol.value.saturating_add(object.extent(twin))));
+        compared.extend(comparison.covered.iter().cloned());
         all.functions += 1;
         all.references += comparison.references;
         all.constants += comparison.constants;
@@ -141,7 +154,7 @@ pub(super) fn check(
         comparison.mismatches.iter().for_each(|mismatch| say(symbol.name, object, mismatch, findings));
         entry_leads_to_it(applied, address, &wanted, findings);
     }
-    lost_code(context.payload, &compared, findings);
+    lost_code(context, &compared, findings);
     all
 }
 
@@ -183,7 +196,7 @@ fn unknown_code(name: &str, why: &str) -> Diagnostic {
 }
 
 fn say(function: &str, object: &Object<'_>, mismatch: &Mismatch, findings: &mut Findings) {
-    let Mismatch { way, offset, expected, found } = mismatch;
+    let Mismatch { way, part, offset, expected, found } = mismatch;
     let (code, what) = match way {
         Way::Code => (
             codes::IN_PLACE_CODE,
@@ -191,7 +204,7 @@ fn say(function: &str, object: &Object<'_>, mismatch: &Mismatch, findings: &mut 
         ),
         Way::Reference => (
             codes::IN_PLACE_REFERENCE,
-            format!("{function} refers to {found} at {offset:#x}, and its object to {expected}"),
+            format!("{part}{function} refers to {found} at {offset:#x}, and its object to {expected}"),
         ),
     };
     findings.host(problem(
@@ -219,20 +232,16 @@ fn entry_leads_to_it(applied: &Applied, address: u64, wanted: &Wanted<'_>, findi
 }
 
 /// Code that belongs to no function was compared with nothing.
-fn lost_code(payload: &Payload<'_>, compared: &[(usize, Range<u64>)], findings: &mut Findings) {
-    for section in payload.sections.iter().filter(|section| section.is_code()) {
+fn lost_code(context: &Context<'_>, compared: &[Range<u64>], findings: &mut Findings) {
+    for section in context.payload.sections.iter().filter(|section| section.is_code()) {
         // What other tables of the payload lead to.
-        if matches!(section.name, ".fixup" | ".altinstr_replacement") {
-            continue;
-        }
+        let by_table = matches!(section.name, ".fixup" | ".altinstr_replacement");
+        let Some(base) = context.low.section(section.index).filter(|_| !by_table) else { continue };
         let data = section.data.unwrap_or_default();
         let mut covered = vec![false; data.len()];
-        // Functions without a twin have been reported.
-        let unknown = functions(payload).map(|(_, s)| (s.section, s.value..s.value.saturating_add(s.size)));
-        for (_, range) in compared.iter().cloned().chain(unknown).filter(|(index, _)| *index == section.index)
-        {
-            let end = range.end.min(data.len() as u64);
-            covered[range.start.min(end) as usize..end as usize].fill(true);
+        for range in compared {
+            let inside = |address: u64| address.saturating_sub(base).min(data.len() as u64) as usize;
+            covered[inside(range.start)..inside(range.end)].fill(true);
         }
         let lost = data.iter().zip(&covered).position(|(byte, covered)| !covered && !BETWEEN.contains(byte));
         if let Some(at) = lost {
