@@ -22,6 +22,7 @@ const CODE: [u8; 39] = [
 const HELPER: u64 = 1;
 const PRINTK: u64 = 6;
 const TEXT: u64 = 13;
+const TRAP: usize = 17;
 const IMMEDIATE: usize = 19;
 const VARIABLE: u64 = 22;
 const TABLE: u64 = 29;
@@ -291,6 +292,9 @@ fn special() -> (Elf, Elf) {
         (&mut elf, ".text", ".rodata", 0, "printk"),
         (&mut twin, ".text.target_fn", ".rodata.str1.1", 3, "printk"),
     ] {
+        // Instead of the comparison: UD2.
+        file.sec(code).data[TRAP..TRAP + 2].copy_from_slice(&[0x0f, 0x0b]);
+        file.sec(code).data[TRAP + 2] = 0x90;
         file.add(".altinstr_replacement", PROGBITS, A | X, 1, &[0xe8, 0, 0, 0, 0]);
         file.add(".fixup", PROGBITS, A | X, 1, &[0x31, 0xc0, 0xe9, 0, 0, 0, 0]);
         file.add(".bug_frames.1", PROGBITS, A, 4, &[0; 8]);
@@ -306,7 +310,7 @@ fn special() -> (Elf, Elf) {
         }
         file.relocate(".altinstr_replacement", 1, R_PLT32, ordinary, -4);
         file.relocate(".fixup", 3, R_PLT32, code, VARIABLE as i64 + 4 - 4);
-        file.relocate(".bug_frames.1", 0, R_PC32, code, PRINTK as i64 - 1 + (2 << 24));
+        file.relocate(".bug_frames.1", 0, R_PC32, code, TRAP as i64 + (2 << 24));
         file.relocate(".bug_frames.1", 4, R_PC32, text, text_at + 4 + (44 << 24));
         file.relocate(".altinstructions", 0, R_PC32, code, PRINTK as i64 - 1);
         file.relocate(".altinstructions", 4, R_PC32, ".altinstr_replacement", 0);
@@ -350,7 +354,7 @@ fn entries_of_special_sections_and_their_code_are_those_of_the_object() {
     assert_eq!(codes, [reference]);
     assert!(said.starts_with("a bug frame of target_fn refers to the text \"es %d\""), "{said}");
     // Another line number, and another place.
-    let (codes, said) = changed(".bug_frames.1", 0, ".text", PRINTK as i64 - 1 + (3 << 24));
+    let (codes, said) = changed(".bug_frames.1", 0, ".text", TRAP as i64 + (3 << 24));
     assert_eq!(codes, [codes::IN_PLACE_CODE.name]);
     assert!(said.contains("1 bug frames, not all the same"), "{said}");
     let (codes, said) = changed(".ex_table", 0, ".text", TABLE as i64 - 3);
