@@ -223,7 +223,7 @@ fn an_entry_that_leads_to_the_replacement_of_another_function() {
 #[test]
 fn an_object_that_is_none() {
     let verdict = judged(&payload().write(), Some(&[PatchedObject { path: "a.o", bytes: b"text" }]));
-    assert_eq!(against(&verdict), [codes::IN_PLACE_UNKNOWN.name, codes::OBJECT_UNREADABLE.name]);
+    assert_eq!(against(&verdict), [codes::IN_PLACE_UNKNOWN.name, codes::PATCHED_OBJECT_UNREADABLE.name]);
     assert_eq!(verdict.loader(), Loader::Unknown);
 }
 

@@ -14,6 +14,9 @@ pub(super) const JUMP: usize = 5;
 /// The most bytes that Xen keeps of what it overwrites: opaque[31] of `struct livepatch_func`.
 const MOST_SAVED: usize = 31;
 
+/// The most memory that a payload may take here, in bytes: its file has at most 2 MiB.
+const MOST_MEMORY: usize = 64 << 20;
+
 /// Bytes at addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Segment {
@@ -79,7 +82,8 @@ impl Image {
     /// When something has no address, does not fit, or is of a type that Xen does not know.
     pub(super) fn upload(mut self, payload: &Payload<'_>, placed: &Placed) -> Result<Uploaded, Obstacle> {
         let before = self.0.len();
-        let size = usize::try_from(placed.size).map_err(|_| "the payload is too large")?;
+        let size = usize::try_from(placed.size).ok().filter(|size| *size <= MOST_MEMORY);
+        let size = size.ok_or("it takes more memory than any payload of this size needs")?;
         self.0.push(Segment { address: placed.text.start, bytes: vec![0; size] });
         for section in payload.sections.iter().filter(|section| section.is_loaded()) {
             let (Some(address), Some(data)) = (placed.section(section.index), section.data) else { continue };

@@ -114,8 +114,8 @@ pub(super) fn check(
             Ok(object) => objects.push(object),
             Err(unreadable) => unreadable.into_iter().for_each(|diagnostic| {
                 findings.note(Diagnostic {
-                    code: codes::OBJECT_UNREADABLE,
-                    kind: codes::OBJECT_UNREADABLE.kind,
+                    code: codes::PATCHED_OBJECT_UNREADABLE,
+                    kind: codes::PATCHED_OBJECT_UNREADABLE.kind,
                     what: format!("an object of the patched build cannot be read: {}", diagnostic.what),
                     place: Place::object(file.path),
                     ..diagnostic
