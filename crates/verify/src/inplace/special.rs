@@ -62,7 +62,8 @@ pub(super) fn compare<'c>(
     let place = |target| twin.offset_in_place(context.low.address(target));
     let mut here: Vec<i64> = context.content.call_sites.iter().filter_map(|s| place(s.site)).collect();
     let mut own = own(&object.content);
-    (own.sort_unstable(), here.sort_unstable());
+    own.sort_unstable();
+    here.sort_unstable();
     comparison.same_entries("altcalls", &own, &here);
 }
 
