@@ -31,7 +31,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Build a payload from a source patch
-    Build(Build),
+    Build(Box<Build>),
     /// Compare an object before and after a change
     Diff(Diff),
     /// Show what a payload holds
