@@ -49,7 +49,8 @@ fn object() -> Elf {
     elf.relocate(from, HELPER, R_PLT32, ".text.helper", -4);
     elf.relocate(from, PRINTK, R_PLT32, "printk", -4);
     elf.relocate(from, TEXT, R_PC32, ".rodata.str1.1", 3 - 4);
-    elf.relocate(from, VARIABLE, R_PC32, "some_data", 4 - 4);
+    // Four bytes into it.
+    elf.relocate(from, VARIABLE, R_PC32, "some_data", 0);
     elf.relocate(from, TABLE, R_PC32, ".rodata.table", -4);
     elf.relocate(from, ITSELF, R_PLT32, "target_fn", -4);
     elf.relocate(".rodata.table", 8, R_64, "printk", 0);
@@ -309,7 +310,7 @@ fn special() -> (Elf, Elf) {
             }
         }
         file.relocate(".altinstr_replacement", 1, R_PLT32, ordinary, -4);
-        file.relocate(".fixup", 3, R_PLT32, code, VARIABLE as i64 + 4 - 4);
+        file.relocate(".fixup", 3, R_PLT32, code, VARIABLE as i64);
         file.relocate(".bug_frames.1", 0, R_PC32, code, TRAP as i64 + (2 << 24));
         file.relocate(".bug_frames.1", 4, R_PC32, text, text_at + 4 + (44 << 24));
         file.relocate(".altinstructions", 0, R_PC32, code, PRINTK as i64 - 1);
