@@ -31,7 +31,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Build a payload from a source patch
-    Build(Build),
+    Build(Box<Build>),
     /// Compare an object before and after a change
     Diff(Diff),
     /// Show what a payload holds
@@ -237,6 +237,9 @@ pub(crate) struct Build {
     /// Print what changed first in each function, in both versions, and why each part of the payload is in it
     #[arg(long)]
     pub(crate) explain: bool,
+    /// Write the patched objects that the payload was made of into this folder, for verify --objects
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep_objects: Option<PathBuf>,
 }
 
 /// How much of the rebuilt original is compared with the shipped hypervisor.
@@ -305,6 +308,10 @@ pub(crate) struct Verify {
     /// A payload that is applied already; several are given lowest first
     #[arg(long, value_name = "PAYLOAD")]
     pub(crate) on: Vec<PathBuf>,
+    /// Folder with the objects of the patched build, as build --keep-objects leaves them: each function of the payload
+    /// is then compared with them in place
+    #[arg(long, value_name = "DIR")]
+    pub(crate) objects: Option<PathBuf>,
     /// Version of the hypervisor, 4.13 to 4.22, such as 4.17 or 4.17.5; by default read from the symbol file
     #[arg(long, value_name = "V", value_parser = known_version)]
     pub(crate) xen_version: Option<XenVersion>,

@@ -63,6 +63,8 @@ pub(crate) struct Inputs {
     pub(crate) make_vars: Vec<(String, String)>,
     /// Refusals that are to be warnings.
     pub(crate) allowed: Vec<Allowance>,
+    /// Where to leave the patched objects.
+    pub(crate) keep_objects: Option<PathBuf>,
 }
 
 /// Reads a file; the diagnostic names it.
@@ -151,6 +153,7 @@ pub(crate) fn resolve(args: &Build) -> Result<Inputs, Problems> {
         adjust: args.build_adjust,
         make_vars: args.make_vars.clone(),
         allowed: args.allowed.clone(),
+        keep_objects: args.keep_objects.clone(),
     })
 }
 

@@ -8,6 +8,7 @@ mod commands;
 mod explanations;
 mod host_note;
 mod inputs;
+mod object_folder;
 mod output;
 mod pause;
 mod pipeline;

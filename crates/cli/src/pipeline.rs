@@ -13,6 +13,7 @@ use xsplice_report::{Diagnostic, Outcome, Problems};
 use crate::args::ProveBase;
 use crate::codes;
 use crate::inputs::{self, Inputs, Symbols};
+use crate::object_folder::{self, Untouched};
 use crate::pause;
 use crate::progress::Progress;
 use crate::prove;
@@ -60,7 +61,8 @@ pub(crate) fn run(
         refusals,
         payload: Some(wanted(inputs, &captured, report)),
     });
-    let rest = |names: &BTreeSet<String>| untouched(&captured, names, progress);
+    let others = inputs.keep_objects.is_some().then(Untouched::default);
+    let rest = |names: &BTreeSet<String>| untouched(&captured, names, others.as_ref(), progress);
     if let (Some(host), ProveBase::All) = (&host, inputs.prove_base) {
         progress.say("comparing the original with the shipped hypervisor");
         prove::all(&captured, host, &mut report.findings)?;
@@ -69,6 +71,10 @@ pub(crate) fn run(
         .map_err(|problems| prove::blame_configuration(problems, &captured, host.as_ref()))?;
     if host.is_none() {
         return Err(no_symbols());
+    }
+    if let (Some(folder), Some(others)) = (&inputs.keep_objects, &others) {
+        let named = report.findings.pieces.iter().map(|piece| piece.object.as_str()).collect();
+        object_folder::write(folder, &captured, others, &named)?;
     }
     if verified.is_none() {
         report.nothing = nothing_because(report);
@@ -122,6 +128,7 @@ fn input(object: &CapturedObject) -> Input<'_> {
 fn untouched(
     captured: &CapturedBuild,
     names: &BTreeSet<String>,
+    keep: Option<&Untouched>,
     progress: &Progress,
 ) -> Result<Vec<ObjectPair>, Problems> {
     let kept = captured.users_of(names, progress)?;
@@ -147,7 +154,11 @@ fn untouched(
                 base: Some(&bytes),
                 patched: Some(&bytes),
             };
-            (holds && !Object::is_32_bit(&bytes)).then(|| ObjectPair::parse(input))
+            let wanted = holds && !Object::is_32_bit(&bytes);
+            if let Some(kept) = keep.filter(|_| wanted) {
+                kept.keep(&object.path, &bytes);
+            }
+            wanted.then(|| ObjectPair::parse(input))
         })
         .collect();
     Problems::collect(parsed)

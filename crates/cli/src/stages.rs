@@ -12,7 +12,7 @@ use xsplice_diff::{
 };
 use xsplice_link::{FuncsLayout, Ids, Metadata, PayloadImage};
 use xsplice_report::{Allowance, Problems};
-use xsplice_verify::{Facts, VerifyInput};
+use xsplice_verify::{Facts, PatchedObject, VerifyInput};
 
 use crate::inputs::{Below, Symbols};
 use crate::pause;
@@ -142,7 +142,7 @@ pub(crate) fn run(
     }
     let image = PayloadImage::link(&patchable, &wanted.funcs, &wanted.ids, &metadata);
     pause::at("verify");
-    verify(host, wanted, image, findings).map(Some)
+    verify(host, wanted, inputs, image, findings).map(Some)
 }
 
 /// Up to Xen 4.13 a function's entry ends in front of them.
@@ -173,9 +173,11 @@ fn end_with_compare(
 fn verify(
     host: &Host<'_>,
     wanted: &Wanted,
+    inputs: &[Input<'_>],
     image: PayloadImage,
     findings: &mut Findings,
 ) -> Result<Verified, Problems> {
+    let objects = patched_objects(inputs, findings);
     let below: Vec<&[u8]> = host.below.bytes.iter().map(Vec::as_slice).collect();
     let verdict = xsplice_verify::verify(&VerifyInput {
         payload: image.bytes(),
@@ -186,6 +188,8 @@ fn verify(
         depends: Some(wanted.ids.depends.clone()),
         funcs_version: Some(wanted.funcs.version),
         funcs_size: Some(wanted.funcs.size),
+        in_place: true,
+        objects: objects.as_deref(),
         ..VerifyInput::default()
     });
     if !verdict.is_accepted() {
@@ -193,6 +197,15 @@ fn verify(
     }
     findings.problems.extend(verdict.problems);
     Ok(Verified { image, facts: verdict.facts })
+}
+
+/// The objects that the payload was made of; `None` where it takes something from objects that the change leaves alone.
+fn patched_objects<'i>(inputs: &[Input<'i>], findings: &Findings) -> Option<Vec<PatchedObject<'i>>> {
+    let given = |object: &str| inputs.iter().any(|input| input.path == object);
+    findings.pieces.iter().all(|piece| given(&piece.object)).then(|| {
+        let object = |input: &Input<'i>| Some(PatchedObject { path: input.path, bytes: input.patched? });
+        inputs.iter().filter_map(object).collect()
+    })
 }
 
 fn note_changes(compared: &[Compared<'_>], findings: &mut Findings) {

@@ -51,7 +51,7 @@ fn json(ran: &Ran) -> serde_json::Value {
 }
 
 const NOT_DONE: &str = "\
-not done: the payload was not applied to an image of the hypervisor, and nothing was decoded in place: that needs the objects it was made of
+not done: no function was decoded in place: whether each calls and reads what the patched source says takes the objects it was made of (--objects)
 not done: whether hooks, or what they call, wait for other CPUs or fault was not looked at
 not done: what only the host knows at apply: waiting vCPUs, other actions, a timeout, a hook's veto
 ";
@@ -141,6 +141,43 @@ fn what_the_loader_takes_and_the_host_pays_for_is_unsafe() {
     assert_eq!(report["safe"], serde_json::json!({ "answer": "no", "codes": ["func-old-size"] }));
     assert_eq!(report["rules"][0]["side"], "host");
     assert!(report["rules"][0].get("errno").is_none());
+}
+
+#[test]
+fn objects_of_the_patched_build_are_held_against_the_payload_in_place() {
+    let desk = with_payload(VERSION);
+    let alone = verify(&desk, &[]);
+    let said = "in place: applied with ";
+    let line = alone.stdout.lines().find(|line| line.starts_with(said)).unwrap_or_default();
+    assert!(line.contains(" relocations, 1 trampolines followed, "), "{}", alone.stdout);
+    assert!(line.ends_with("; reverted to the identical image"), "{}", alone.stdout);
+    let objects = desk.path().join("objects");
+    fs::create_dir_all(objects.join("common")).expect("a folder");
+    fs::copy(desk.path().join("patched.o"), objects.join("common/pair.o")).expect("a copy");
+    let ran = verify(&desk, &["--objects", "objects"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{}", ran.stdout);
+    // printk is called, handle is called before and after the multiplication, and the text is printk's.
+    let said = "against the objects: 1 functions, 4 references, 1 constants and texts\n";
+    assert!(ran.stdout.contains(said), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("--objects"), "{}", ran.stdout);
+    let report = json(&verify(&desk, &["--objects", "objects", "--json"]));
+    let in_place = &report["in_place"];
+    assert_eq!((&in_place["reverted"], &in_place["trampolines"]), (&true.into(), &1.into()));
+    assert_eq!(in_place["objects"]["functions"], 1);
+    assert_eq!(report["not_done"].as_array().expect("a list").len(), 2);
+    // The object of another patch: here of none.
+    fs::copy(desk.path().join("orig.o"), objects.join("common/pair.o")).expect("a copy");
+    let ran = verify(&desk, &["--objects", "objects"]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.stdout.starts_with("loader: accept\nsafe: no [in-place-unknown]\n"), "{}", ran.stdout);
+    fs::remove_file(objects.join("common/pair.o")).expect("removed");
+    let ran = verify(&desk, &["--objects", "objects"]);
+    assert_eq!(ran.code, 1);
+    assert!(
+        ran.stderr.contains("cannot use the folder of objects: no object (*.o) is in it"),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]

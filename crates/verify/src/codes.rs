@@ -94,4 +94,12 @@ codes! {
     HOOK_SIZE = refusal("hook-size", "A hook section has a size that Xen does not take.");
     HOOK_TARGET = refusal("hook-target", "A hook is not a function of the payload.");
     HOOK_ENDBR = refusal("hook-not-callable", "A hook does not start with ENDBR64, and the hypervisor calls by pointer.");
+
+    TRAMPOLINE = refusal("trampoline", "A replaced function does not lead to its own replacement.");
+    REVERT_DIFFERS = refusal("revert-differs", "After a revert the hypervisor is not what it was.");
+    ALTERNATIVE_IN_PLACE = refusal("alternative-in-place", "An alternative cannot be decoded where it is copied to.");
+    PATCHED_OBJECT_UNREADABLE = failure("patched-object-unreadable", "An object to compare the payload with cannot be read.");
+    IN_PLACE_UNKNOWN = refusal("in-place-unknown", "Code of the payload is in none of the patched objects.");
+    IN_PLACE_CODE = refusal("in-place-code", "Code of the payload is not that of its patched object.");
+    IN_PLACE_REFERENCE = refusal("in-place-reference", "Code in place refers to something else than its patched object says.");
 }

@@ -9,6 +9,7 @@
 pub mod codes;
 mod elf;
 mod findings;
+mod inplace;
 mod inspect;
 mod layout;
 pub mod payload;
@@ -19,6 +20,7 @@ mod verify;
 mod xen;
 
 pub use findings::{Action, Errno, Finding, Findings, Side, Step};
+pub use inplace::{AgainstObjects, InPlace, PatchedObject};
 pub use inspect::{
     AbsoluteSymbol, BugFrameCounts, FunctionInfo, HookInfo, Inspection, MetadataInfo, SCHEMA, SectionInfo,
     SpecialCounts, inspect,

@@ -7,6 +7,7 @@ use serde::Serialize;
 use xsplice_report::{Code, Diagnostic, Outcome, Place, Problems};
 
 use crate::findings::{Action, Errno, Findings};
+use crate::inplace::{self, InPlace, PatchedObject};
 use crate::layout::{Placed, page_align};
 use crate::payload::{Content, Payload, SHN_ABS, Section};
 use crate::traits::LoaderTraits;
@@ -38,6 +39,10 @@ pub struct VerifyInput<'a> {
     pub funcs_version: Option<u8>,
     /// Bytes of the hypervisor's `struct livepatch_func`.
     pub funcs_size: Option<u64>,
+    /// Whether to put the payload into an image of the hypervisor, if nothing stands against it.
+    pub in_place: bool,
+    /// The objects of the patched build, to compare the payload with in place.
+    pub objects: Option<&'a [PatchedObject<'a>]>,
 }
 
 /// What came of it.
@@ -51,6 +56,8 @@ pub struct Verdict {
     pub read: bool,
     /// What was looked at.
     pub facts: Facts,
+    /// What was done in an image of the hypervisor, where that was asked for and the payload breaks no rule.
+    pub in_place: Option<InPlace>,
 }
 
 /// What Xen's loader says to a payload.
@@ -84,7 +91,7 @@ pub enum Safe {
 
 impl Verdict {
     fn of(findings: Findings, read: bool, facts: Facts) -> Verdict {
-        Verdict { problems: findings.problems(), findings, read, facts }
+        Verdict { problems: findings.problems(), findings, read, facts, in_place: None }
     }
 
     /// Whether nothing stands against loading the payload.
@@ -148,7 +155,9 @@ pub fn verify(input: &VerifyInput<'_>) -> Verdict {
     };
     let context = Context::new(input, &payload, &mut findings);
     rules::check(&context, &mut findings);
-    Verdict::of(findings, true, context.facts())
+    let in_place =
+        (input.in_place && findings.is_harmless()).then(|| inplace::check(&context, &mut findings));
+    Verdict { in_place, ..Verdict::of(findings, true, context.facts()) }
 }
 
 /// Where an undefined symbol, or a function's name, is found.

@@ -195,6 +195,15 @@ impl<'a> XenSymbols<'a> {
         elf::slice(self.bytes, section.sh_offset.checked_add(address - section.sh_addr)?, size)
     }
 
+    /// What the file holds of memory: each address with the bytes there.
+    pub(crate) fn contents(&self) -> impl Iterator<Item = (u64, &'a [u8])> {
+        let loaded = |s: &&SectionHeader| {
+            s.sh_flags & u64::from(sh::SHF_ALLOC) != 0 && s.sh_type != sh::SHT_NOBITS && s.sh_size > 0
+        };
+        let bytes = |s: &SectionHeader| Some((s.sh_addr, elf::slice(self.bytes, s.sh_offset, s.sh_size)?));
+        self.sections.iter().filter(loaded).filter_map(bytes)
+    }
+
     /// Its version, as far as the code of `xen_major_version` and its kin (xen/common/version.c) shows it: functions
     /// that return a number, and one that returns the text behind both, such as `.5`.
     pub fn version(&self) -> Option<XenVersion> {

@@ -5,13 +5,13 @@ use std::path::Path;
 use serde::Serialize;
 use xsplice_report::{Diagnostic, Outcome, Place, Problems};
 use xsplice_verify::{
-    Action, Errno, Facts, Finding, Loader, LoaderTraits, Safe, Side, Step, Verdict, VerifyInput, XenSymbols,
-    XenVersion,
+    Action, Errno, Facts, Finding, InPlace, Loader, LoaderTraits, PatchedObject, Safe, Side, Step, Verdict,
+    VerifyInput, XenSymbols, XenVersion,
 };
 
 use crate::args::Verify;
 use crate::report::TOOL;
-use crate::{inputs, render};
+use crate::{inputs, object_folder, render};
 
 /// Goes up whenever a field changes its meaning or goes away.
 const SCHEMA: u32 = 1;
@@ -19,9 +19,11 @@ const SCHEMA: u32 = 1;
 /// What is left where a file cannot be taken apart.
 const NOT_READ: &str = "nothing but the file header was looked at";
 
+/// What is left without objects.
+const NO_OBJECTS: &str = "no function was decoded in place: whether each calls and reads what the patched source says takes the objects it was made of (--objects)";
+
 /// What no rule about a file can say.
-const NOT_DONE: [&str; 3] = [
-    "the payload was not applied to an image of the hypervisor, and nothing was decoded in place: that needs the objects it was made of",
+const NOT_DONE: [&str; 2] = [
     "whether hooks, or what they call, wait for other CPUs or fault was not looked at",
     "what only the host knows at apply: waiting vCPUs, other actions, a timeout, a hook's veto",
 ];
@@ -45,6 +47,10 @@ pub(crate) fn run(args: &Verify, quiet: bool, json: bool) -> Outcome {
     let names: Vec<&str> = files.on.iter().map(|(name, _)| name.as_str()).collect();
     let traits = LoaderTraits::of(version.version);
     let name = payload_name(&args.payload);
+    let objects: Option<Vec<PatchedObject<'_>>> = files
+        .objects
+        .as_ref()
+        .map(|objects| objects.iter().map(|(path, bytes)| PatchedObject { path, bytes }).collect());
     let verdict = xsplice_verify::verify(&VerifyInput {
         payload: &files.payload,
         name: &name,
@@ -52,6 +58,8 @@ pub(crate) fn run(args: &Verify, quiet: bool, json: bool) -> Outcome {
         below: &below,
         below_names: &names,
         traits: Some(traits),
+        in_place: true,
+        objects: objects.as_deref(),
         ..VerifyInput::default()
     });
     problems.extend(verdict.problems.clone());
@@ -72,6 +80,8 @@ struct Files {
     xen_syms: Vec<u8>,
     /// The payloads below: name and bytes.
     on: Vec<(String, Vec<u8>)>,
+    /// The objects of the patched build, where they are given: path and bytes.
+    objects: Option<Vec<(String, Vec<u8>)>>,
 }
 
 impl Files {
@@ -84,19 +94,44 @@ impl Files {
         let payload = file(&args.payload, "payload");
         let xen_syms = file(&args.xen_syms, "symbol file");
         let on = args.on.iter().map(|path| (payload_name(path), file(path, "payload to stack on"))).collect();
-        if problems.0.is_empty() { Ok(Files { payload, xen_syms, on }) } else { Err(problems) }
+        let objects = args.objects.as_ref().map(|folder| object_folder::read(folder));
+        let objects = objects.transpose().map_err(|problem| problems.push(problem)).unwrap_or_default();
+        if problems.0.is_empty() { Ok(Files { payload, xen_syms, on, objects }) } else { Err(problems) }
     }
 }
 
 /// What the answers do not rest on.
-fn not_done(verdict: &Verdict) -> Vec<&'static str> {
+fn not_done(verdict: &Verdict) -> Vec<String> {
     if !verdict.read {
-        return vec![NOT_READ];
+        return vec![NOT_READ.to_owned()];
     }
     let nameless = xsplice_verify::codes::XEN_ID_UNKNOWN;
     let no_id = verdict.problems.0.iter().any(|problem| problem.code == nameless);
     let no_id = no_id.then_some("no build-id was compared with the hypervisor's: the symbol file has none");
-    no_id.into_iter().chain(NOT_DONE).collect()
+    let mut all: Vec<String> = no_id.into_iter().map(str::to_owned).collect();
+    all.extend(not_done_in_place(verdict.in_place.as_ref()));
+    all.extend(NOT_DONE.map(str::to_owned));
+    all
+}
+
+fn not_done_in_place(in_place: Option<&InPlace>) -> Vec<String> {
+    let because =
+        |why: &str| vec![format!("the payload was not applied to an image of the hypervisor: {why}")];
+    let Some(done) = in_place else { return because("it breaks rules") };
+    if let Some(obstacle) = &done.obstacle {
+        return because(obstacle);
+    }
+    let mut all = Vec::new();
+    if done.altcalls_set_at_boot > 0 {
+        all.push(format!(
+            "where {} altcalls lead was not followed: their pointers are set at boot",
+            done.altcalls_set_at_boot
+        ));
+    }
+    if done.objects.is_none() {
+        all.push(NO_OBJECTS.to_owned());
+    }
+    all
 }
 
 /// The name that xen-livepatch gives a payload: its file's, up to the last dot.
@@ -197,7 +232,9 @@ struct Report<'v> {
     loader: LoaderAnswer<'v>,
     safe: SafeAnswer,
     facts: Facts,
-    not_done: Vec<&'static str>,
+    /// What was done in an image of the hypervisor; none where the payload breaks rules.
+    in_place: Option<&'v InPlace>,
+    not_done: Vec<String>,
     rules: Vec<Broken<'v>>,
     /// Warnings about what the answers rest on included.
     problems: &'v Problems,
@@ -223,6 +260,26 @@ enum SafeAnswer {
     Yes,
     No { codes: Vec<&'static str> },
     Unknown,
+}
+
+/// What was done in an image of the hypervisor, for people.
+fn in_place_lines(done: &InPlace) -> Vec<String> {
+    if done.obstacle.is_some() {
+        return Vec::new();
+    }
+    let reverted =
+        if done.reverted { "reverted to the identical image" } else { "reverted, not to the same image" };
+    let mut lines = vec![format!(
+        "in place: applied with {} relocations, {} trampolines followed, {} functions of NOPs, {} alternatives and {} altcalls decoded; {reverted}",
+        done.relocations, done.trampolines, done.nops, done.alternatives, done.altcalls
+    )];
+    if let Some(objects) = done.objects {
+        lines.push(format!(
+            "against the objects: {} functions, {} references, {} constants and texts",
+            objects.functions, objects.references, objects.constants
+        ));
+    }
+    lines
 }
 
 /// One broken rule, and whose it is.
@@ -290,6 +347,7 @@ impl<'v> Report<'v> {
             loader,
             safe,
             facts: verdict.facts,
+            in_place: verdict.in_place.as_ref(),
             not_done: not_done(verdict),
             rules: verdict.findings.0.iter().filter_map(Broken::of).collect(),
             problems,
@@ -328,6 +386,7 @@ impl<'v> Report<'v> {
                 facts.memory
             ));
         }
+        lines.extend(self.in_place.into_iter().flat_map(in_place_lines));
         lines.extend(self.not_done.iter().map(|what| format!("not done: {what}")));
         lines
     }

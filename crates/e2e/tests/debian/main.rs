@@ -9,6 +9,7 @@ mod answers;
 mod base;
 mod boots;
 mod expectations;
+mod in_place;
 mod killed;
 mod launchers;
 mod refusals;
@@ -31,6 +32,7 @@ const TESTS: &[(&str, Test)] = &[
     ("stack::without_the_lower_one_it_is_refused", boots::stack_without_lower),
     ("base::all_functions_of_the_original_are_as_shipped", base::shipped),
     ("verify::the_loader_answers_as_it_is_said_to", answers::loader),
+    ("verify::a_payload_in_place_is_what_its_objects_say", in_place::objects),
     ("refusals::a_patch_that_does_not_apply", refusals::does_not_apply),
     ("refusals::a_configuration_without_live_patching", refusals::livepatch_off),
     ("refusals::the_symbols_of_another_xen", refusals::another_xens_symbols),

@@ -1,0 +1,468 @@
+//! One function in place, beside the object that it comes from: same instructions, and every reference leads to what
+//! the object names.
+
+use std::collections::BTreeSet;
+
+use iced_x86::Instruction;
+
+use super::follow;
+use super::image::{Applied, Image};
+use super::names::{Names, Owner, Wanted};
+use super::objects::{Object, is_name};
+use crate::payload::{
+    R_X86_64_64, R_X86_64_PC32, R_X86_64_PLT32, Relocation, SHN_ABS, Section, Symbol, Target,
+};
+
+const SHF_MERGE: u64 = 0x10;
+const SHF_STRINGS: u64 = 0x20;
+
+/// What the compiler calls the part of a function that is seldom run.
+const COLD: &str = ".cold";
+/// Sections with what is only relocated: the hypervisor's linker puts them among its constants.
+const RELOCATED_CONSTANTS: &str = ".data.rel.ro";
+
+/// The longest text that is shown, in characters.
+const LONGEST_SHOWN: usize = 60;
+/// More is not said of one function.
+const MOST_MISMATCHES: usize = 8;
+
+/// What is not the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Instructions.
+    Code,
+    /// What is referred to.
+    Reference,
+}
+
+/// One place where payload and object differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mismatch {
+    pub(super) way: Way,
+    /// What of the function it is about, to be put in front of its name; empty for its own code.
+    pub(super) part: &'static str,
+    /// Bytes from the start of the function.
+    pub(super) offset: u64,
+    /// In words, by the object.
+    pub(super) expected: String,
+    /// In words, in place.
+    pub(super) found: String,
+}
+
+/// Data of the object that has to be found at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Constant {
+    section: usize,
+    offset: u64,
+    size: u64,
+    address: u64,
+}
+
+/// The comparison of one function.
+pub(super) struct Comparison<'c> {
+    object: &'c Object<'c>,
+    names: &'c Names<'c>,
+    applied: &'c Applied,
+    /// The function's name without what marks a part of it.
+    root: &'c str,
+    part: &'static str,
+    /// Where in the function the reference is through which something is reached.
+    place: u64,
+    pending: Vec<(Constant, u64, &'static str)>,
+    seen: BTreeSet<Constant>,
+    parts: Vec<(&'c Symbol<'c>, u64)>,
+    parts_seen: BTreeSet<u64>,
+    /// Addresses of all code of the function.
+    pub(super) covered: Vec<std::ops::Range<u64>>,
+    /// References that lead where they have to.
+    pub(super) references: usize,
+    /// Constants and texts that are the same.
+    pub(super) constants: usize,
+    pub(super) mismatches: Vec<Mismatch>,
+}
+
+/// A function's name without `.cold` and the like.
+fn root(name: &str) -> &str {
+    name.find(COLD).map_or(name, |end| &name[..end])
+}
+
+/// Whether a section holds what never changes.
+fn is_constant(section: &Section<'_>) -> bool {
+    !section.is_code() && (!section.is_writable() || section.name.starts_with(RELOCATED_CONSTANTS))
+}
+
+impl<'c> Comparison<'c> {
+    pub(super) fn new(object: &'c Object<'c>, names: &'c Names<'c>, applied: &'c Applied) -> Comparison<'c> {
+        Comparison {
+            object,
+            names,
+            applied,
+            root: "",
+            part: "",
+            place: 0,
+            pending: Vec::new(),
+            seen: BTreeSet::new(),
+            parts: Vec::new(),
+            parts_seen: BTreeSet::new(),
+            covered: Vec::new(),
+            references: 0,
+            constants: 0,
+            mismatches: Vec::new(),
+        }
+    }
+
+    fn image(&self) -> &'c Image {
+        self.applied.image()
+    }
+
+    fn differ(&mut self, way: Way, expected: String, found: String) {
+        if self.mismatches.len() < MOST_MISMATCHES {
+            self.mismatches.push(Mismatch { way, part: self.part, offset: self.place, expected, found });
+        }
+    }
+
+    /// Compares a function of the object with what is at an address.
+    pub(super) fn function(&mut self, symbol: &'c Symbol<'c>, address: u64) {
+        self.part = "";
+        self.root = root(symbol.name);
+        let size = self.object.extent(symbol);
+        self.code(symbol.section, symbol.value, size, address);
+    }
+
+    /// A part of the function that was reached, with its address: each once.
+    pub(super) fn next_part(&mut self) -> Option<(&'c Symbol<'c>, u64)> {
+        self.parts.pop()
+    }
+
+    /// Compares all data that was reached.
+    pub(super) fn constants(&mut self) {
+        while let Some((constant, place, part)) = self.pending.pop() {
+            (self.place, self.part) = (place, part);
+            self.constant(constant);
+        }
+    }
+
+    /// What follows is about an entry of a special section for a place of the function.
+    pub(super) fn entry(&mut self, part: &'static str, offset: u64) {
+        (self.part, self.place) = (part, offset);
+    }
+
+    /// Whether both have the same entries of a kind for this function.
+    pub(super) fn same_entries<K: PartialEq>(&mut self, what: &str, own: &[K], here: &[K]) -> bool {
+        let same = own == here;
+        if !same {
+            (self.part, self.place) = ("", 0);
+            let found = format!("{} {what}, not all the same", here.len());
+            self.differ(Way::Code, own.len().to_string(), found);
+        }
+        same
+    }
+
+    /// Compares code that an entry leads to: that of the object at a place of it with what is at an address.
+    pub(super) fn code_at(&mut self, own: Target, size: u64, address: Option<u64>) {
+        let place = self.place;
+        match (own, address) {
+            (Target::Section { section, offset: start @ 0.. }, Some(address)) => {
+                self.code(section, start.cast_unsigned(), size, address);
+            }
+            _ => self.differ(Way::Reference, "some code".into(), "none".into()),
+        }
+        self.place = place;
+    }
+
+    /// Whether an entry leads where the object's does.
+    pub(super) fn leads(&mut self, own: Target, address: Option<u64>) {
+        let object = self.object;
+        match (own, address) {
+            (Target::Section { section, offset }, Some(address)) => {
+                let named = object.around(section, offset);
+                self.within(&named, section, offset, address);
+            }
+            (Target::Undefined { symbol, addend }, Some(address)) => {
+                if let Some(symbol) = object.elf.symbols.get(symbol) {
+                    self.outside(symbol, addend, address);
+                }
+            }
+            _ => self.differ(Way::Reference, "something".into(), "nothing".into()),
+        }
+    }
+
+    fn code(&mut self, section: usize, start: u64, size: u64, address: u64) {
+        let object = self.object;
+        let bytes = object.elf.sections.get(section).and_then(|s| s.data);
+        let bytes = bytes.and_then(|data| crate::elf::slice(data, start, size)).unwrap_or_default();
+        let mut at = 0;
+        while at < size {
+            self.place = at;
+            let Some(found) = follow::instruction(self.image(), address.wrapping_add(at)) else {
+                return self.differ(Way::Code, "an instruction".into(), "none".into());
+            };
+            let end = (at + found.len() as u64).min(size);
+            let fields: Vec<&Relocation> = object.relocations(section, start + at..start + end).collect();
+            let own = &bytes[at as usize..end as usize];
+            let here = self.image().at(address.wrapping_add(at), own.len());
+            let in_field = |i: usize| {
+                let place = start + at + i as u64;
+                fields.iter().any(|field| (field.offset..field.offset + width(field)).contains(&place))
+            };
+            let same = |i: usize| in_field(i) || here.get(i) == own.get(i);
+            if !(0..own.len()).all(same) {
+                let (own, here) = (crate::elf::hex(own), crate::elf::hex(here));
+                // What follows is out of step.
+                return self.differ(Way::Code, own, format!("{here} ({found})"));
+            }
+            for field in &fields {
+                let behind = start + end - field.offset;
+                let target = lands(&found, field)
+                    .or_else(|| self.value(field, address + field.offset - start, behind));
+                self.reference(field, behind, target);
+            }
+            if fields.is_empty() {
+                self.literal(&found, address..address.wrapping_add(size));
+            }
+            at = end;
+        }
+    }
+
+    /// What is not relocated stays in the function, or leads to just behind a replacement, which is where it goes on.
+    fn literal(&mut self, found: &Instruction, function: std::ops::Range<u64>) {
+        if let Some(target) =
+            branch(found).filter(|target| !(function.contains(target) || *target == function.end))
+        {
+            let found = format!("{} by a literal displacement", self.names.shown(target));
+            self.differ(Way::Reference, "a place inside".into(), found);
+        }
+    }
+
+    /// What a relocated field in place refers to, if `behind` bytes from its start the displacement counts.
+    fn value(&self, field: &Relocation, address: u64, behind: u64) -> Option<u64> {
+        match field.kind {
+            R_X86_64_64 => crate::elf::u64_at(self.image().at(address, 8), 0),
+            R_X86_64_PC32 | R_X86_64_PLT32 => {
+                let raw = crate::elf::u32_at(self.image().at(address, 4), 0)? as i32;
+                Some(address.wrapping_add(behind).wrapping_add_signed(i64::from(raw)))
+            }
+            _ => None,
+        }
+    }
+
+    fn reference(&mut self, field: &Relocation, behind: u64, target: Option<u64>) {
+        let Some(symbol) = self.object.elf.symbols.get(field.symbol).filter(|_| field.symbol != 0) else {
+            return self.differ(Way::Reference, "no symbol".into(), "something".into());
+        };
+        let Some(target) = target else {
+            let found = format!("a field of relocation type {}", field.kind);
+            return self.differ(
+                Way::Reference,
+                format!("{} in a form that no payload has", symbol.name),
+                found,
+            );
+        };
+        let counts = if field.kind == R_X86_64_64 { 0 } else { behind };
+        let delta = field.addend.wrapping_add_unsigned(counts);
+        match symbol.section {
+            0 => self.outside(symbol, delta, target),
+            SHN_ABS => {
+                let expected = symbol.value.wrapping_add_signed(delta);
+                self.judge(expected == target, format!("{expected:#x}"), target);
+            }
+            section => self.inside(symbol, section, symbol.value.cast_signed().wrapping_add(delta), target),
+        }
+    }
+
+    fn judge(&mut self, fine: bool, expected: String, target: u64) {
+        if fine {
+            self.references += 1;
+        } else {
+            let found = self.names.shown(target);
+            self.differ(Way::Reference, expected, found);
+        }
+    }
+
+    /// Something of another object.
+    fn outside(&mut self, symbol: &Symbol<'c>, delta: i64, target: u64) {
+        let wanted = Wanted { name: symbol.name, local: false, file: None };
+        let address = target.wrapping_add_signed(delta.wrapping_neg());
+        let fine = self.names.is(address, &wanted) && !self.is_replacement(address);
+        self.judge(fine, shown_at(&wanted, delta), target);
+    }
+
+    /// Whether an address is that of a replacement: others come to it through the original.
+    fn is_replacement(&self, address: u64) -> bool {
+        self.applied.patches().iter().any(|patch| patch.new == address)
+    }
+
+    /// Something of the object itself.
+    fn inside(&mut self, symbol: &'c Symbol<'c>, section: usize, offset: i64, target: u64) {
+        let named = if is_name(symbol) { vec![symbol] } else { self.object.around(section, offset) };
+        self.within(&named, section, offset, target);
+    }
+
+    /// Something of the object itself: by its name where it has one, else by its content.
+    fn within(&mut self, named: &[&'c Symbol<'c>], section: usize, offset: i64, target: u64) {
+        let object = self.object;
+        let Some(home) = object.elf.sections.get(section) else {
+            return self.differ(Way::Reference, "no section".into(), self.names.shown(target));
+        };
+        if named.is_empty() || home.flags & SHF_STRINGS != 0 {
+            return self.nameless(home, offset, target);
+        }
+        let expected = {
+            let first = named[0];
+            shown_at(&object.wanted(first), offset.wrapping_sub(first.value.cast_signed()))
+        };
+        let fine = named.iter().find(|symbol| self.is_it(symbol, home, offset, target)).copied();
+        self.judge(fine.is_some(), expected, target);
+        if let Some(symbol) = fine.filter(|symbol| home.is_code() && symbol.name.contains(COLD)) {
+            let delta = offset.wrapping_sub(symbol.value.cast_signed());
+            let address = target.wrapping_add_signed(delta.wrapping_neg());
+            if self.parts_seen.insert(address) {
+                self.parts.push((symbol, address));
+            }
+        }
+        if let Some(symbol) = fine.filter(|_| !home.is_code()) {
+            let delta = offset.wrapping_sub(symbol.value.cast_signed());
+            let address = target.wrapping_add_signed(delta.wrapping_neg());
+            // What may be written is only in a payload as it is in the file.
+            if is_constant(home) || self.names.owner(address) == Owner::Payload {
+                let rest = home.size.saturating_sub(symbol.value);
+                let size = if symbol.size == 0 { rest } else { symbol.size.min(rest) };
+                self.push(Constant { section, offset: symbol.value, size, address });
+            }
+        }
+    }
+
+    /// Whether a place is where an object's symbol leads.
+    fn is_it(&self, symbol: &Symbol<'c>, home: &Section<'_>, offset: i64, target: u64) -> bool {
+        let delta = offset.wrapping_sub(symbol.value.cast_signed());
+        let address = target.wrapping_add_signed(delta.wrapping_neg());
+        let owner = self.names.owner(address);
+        let wanted = self.object.wanted(symbol);
+        if !self.names.is(address, &wanted) {
+            // Changed constants have no name in a payload: their content tells.
+            // So have parts of a function, if the hypervisor has such a part too.
+            let own_part = home.is_code() && symbol.name.contains(COLD) && root(symbol.name) == self.root;
+            let nameless = owner == Owner::Payload && !self.names.is_named(address);
+            return nameless && (is_constant(home) || own_part);
+        }
+        if !home.is_code() {
+            return true;
+        }
+        let own = root(symbol.name) == self.root;
+        if own && (delta != 0 || symbol.name.contains(COLD)) {
+            // Parts of a function belong to the new one.
+            return owner == Owner::Payload;
+        }
+        own || !self.is_replacement(address)
+    }
+
+    /// Something without a name: a text, or a constant.
+    fn nameless(&mut self, home: &Section<'_>, offset: i64, target: u64) {
+        let Ok(offset) = u64::try_from(offset) else {
+            let found = self.names.shown(target);
+            return self.differ(Way::Reference, format!("a place in front of {}", home.name), found);
+        };
+        if home.flags & SHF_STRINGS != 0 {
+            return self.text(home, offset, target);
+        }
+        let rest = home.size.saturating_sub(offset);
+        let size = match home.entsize {
+            entry @ 1.. if home.flags & SHF_MERGE != 0 => (entry - offset % entry).min(rest),
+            _ => rest,
+        };
+        let fine = size > 0 && is_constant(home);
+        self.judge(fine, format!("{}+{offset:#x}", home.name), target);
+        if fine {
+            self.push(Constant { section: home.index, offset, size, address: target });
+        }
+    }
+
+    fn text(&mut self, home: &Section<'_>, offset: u64, target: u64) {
+        let until_nul = |bytes: &[u8]| bytes.iter().position(|&b| b == 0).map(|end| bytes[..end].to_vec());
+        let rest = home.data.and_then(|data| data.get(usize::try_from(offset).ok()?..));
+        let Some(own) = rest.and_then(until_nul) else {
+            return self.differ(Way::Reference, "no text".into(), self.names.shown(target));
+        };
+        let here = self.image().at(target, own.len() + 1);
+        if here.strip_suffix(&[0]) == Some(own.as_slice()) {
+            self.references += 1;
+            self.constants += 1;
+        } else {
+            let found = match until_nul(self.image().at(target, 1 + 4 * LONGEST_SHOWN)) {
+                Some(text) => format!("the text {}", quoted(&text)),
+                None => self.names.shown(target),
+            };
+            self.differ(Way::Reference, format!("the text {}", quoted(&own)), found);
+        }
+    }
+
+    fn push(&mut self, constant: Constant) {
+        if self.seen.insert(constant) {
+            self.pending.push((constant, self.place, self.part));
+        }
+    }
+
+    /// Data: the same bytes, and the same references.
+    fn constant(&mut self, constant: Constant) {
+        let Constant { section, offset, size, address } = constant;
+        let object = self.object;
+        let Some(home) = object.elf.sections.get(section) else { return };
+        let fields: Vec<&Relocation> =
+            object.relocations(section, offset..offset.saturating_add(size)).collect();
+        let Ok(length) = usize::try_from(size) else { return };
+        let here = self.image().at(address, length);
+        // Without contents it begins as zeroes; in the hypervisor, those are not in the file either.
+        let own = home.data.map(|data| crate::elf::slice(data, offset, size).unwrap_or_default());
+        let mut in_field = vec![false; length];
+        for field in &fields {
+            let start = (field.offset - offset) as usize;
+            let end = (start + width(field) as usize).min(length);
+            in_field[start..end].fill(true);
+        }
+        let byte = |i: usize| own.map_or(Some(0), |own| own.get(i).copied());
+        if here.len() != length || !(0..length).all(|i| in_field[i] || Some(here[i]) == byte(i)) {
+            let expected = format!("what {}+{offset:#x} holds", home.name);
+            let found = format!("other data, {}", self.names.shown(address));
+            return self.differ(Way::Reference, expected, found);
+        }
+        self.constants += 1;
+        for field in fields {
+            let target = self.value(field, address + (field.offset - offset), 0);
+            self.reference(field, 0, target);
+        }
+    }
+}
+
+/// Bytes of a relocated field.
+fn width(field: &Relocation) -> u64 {
+    match field.kind {
+        R_X86_64_64 => 8,
+        _ => 4,
+    }
+}
+
+/// Where a direct call or jump goes, or what is read relative to the instruction.
+fn branch(found: &Instruction) -> Option<u64> {
+    match found.near_branch_target() {
+        0 => found.is_ip_rel_memory_operand().then(|| found.ip_rel_memory_address()),
+        target => Some(target),
+    }
+}
+
+/// Where an instruction's relative field leads, as it is decoded.
+fn lands(found: &Instruction, field: &Relocation) -> Option<u64> {
+    matches!(field.kind, R_X86_64_PC32 | R_X86_64_PLT32).then(|| branch(found)).flatten()
+}
+
+fn shown_at(wanted: &Wanted<'_>, delta: i64) -> String {
+    match delta {
+        0 => wanted.shown(),
+        1.. => format!("{}+{delta:#x}", wanted.shown()),
+        _ => format!("{}-{:#x}", wanted.shown(), delta.unsigned_abs()),
+    }
+}
+
+fn quoted(text: &[u8]) -> String {
+    let text: String = String::from_utf8_lossy(text).chars().take(LONGEST_SHOWN).collect();
+    format!("{text:?}")
+}
