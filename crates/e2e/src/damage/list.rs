@@ -109,7 +109,8 @@ damages! {
     Made "hooks-size", "load hooks of 9 bytes", Refused("hook-size") => |e| e.set(e.section(LOAD)?, SIZE, 9);
     Made "hook-size", "two preapply hooks", Refused("hook-size") => |e| e.set(e.section(".livepatch.hooks.preapply")?, SIZE, 16);
     Built "own-note", "a build-id note of another type", Refused("note") => |e| e.in_section(OWN, 8, 4, 1);
-    Built "own-note-name", "a build-id note with a longer name", Refused("note") => |e| { e.in_section(OWN, 0, 4, 8)?; e.in_section(OWN, 4, 4, 16) };
+    Built "own-note-owner", "a build-id note of another owner", Refused("note") => |e| e.in_section(OWN, 12, 1, u64::from(b'X'));
+    Built "depends-note-owner", "a depends note of another owner", Refused("note") => |e| e.in_section(DEPENDS, 12, 1, u64::from(b'X'));
     Made "own-note-size", "a build-id longer than its section", Refused("note") => |e| e.in_section(OWN, 4, 4, 64);
     Made "own-note-short", "a build-id section of 12 bytes", Refused("note") => |e| e.set(e.section(OWN)?, SIZE, 12);
     Made "own-id-loaded", "the build-id of a loaded payload", Refused("same-build-id"), Sound => |_e| Some(());
@@ -150,6 +151,7 @@ damages! {
     Made "symbol-init", "a reference to boot code", Host("symbol-in-init") => |e| e.look_up(sample::BOOT);
     Made "symbol-ambiguous", "a name that Xen has twice", Host("symbol-ambiguous") => |e| { let at = e.text(e.strings()?, sample::AMBIGUOUS)? + sample::AMBIGUOUS.len() as u64 + 1; let start = e.start(e.strings()?)?; (e.number(start + at as usize, 1)? != 0).then_some(())?; e.put(e.undefined()?, 4, at) };
     Made "relocation-twice", "two relocations of the same bytes", Host("relocation-overlap") => |e| e.put(e.relocation_of(CODE, 68)?, 8, 57);
+    Built "own-note-name", "a build-id note with a longer name, and a part of an id", Host("note") => |e| { e.in_section(OWN, 0, 4, 8)?; e.in_section(OWN, 4, 4, 16) };
     Made "own-id-of-xen", "Xen's build-id", Host("same-build-id") => |e| e.copy(XEN_DEPENDS, OWN);
     Made "metadata-empty", "empty metadata", Kills("metadata") => |e| e.set(e.section(".modinfo")?, SIZE, 0);
     Built "function-padding", "a reserved byte", Host("func-padding") => |e| e.in_section(FUNCS, 40, 1, 1);
