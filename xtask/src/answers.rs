@@ -74,7 +74,8 @@ impl Answers {
         }
         let columns: Vec<(&str, &[Answer])> =
             columns.iter().map(|(label, answers)| (*label, answers.as_slice())).collect();
-        let page = format!("{}{}\n{HEADING}\n{OWN_INTRODUCTION}{own}", INTRODUCTION, answers::table(&columns));
+        let page =
+            format!("{}{}\n{HEADING}\n{OWN_INTRODUCTION}{own}", INTRODUCTION, answers::table(&columns));
         fs::write(&self.page, page).map_err(|error| error.to_string())
     }
 }
@@ -154,13 +155,13 @@ fn own(debian: &DebianXen, cache: &Path, xsplice: &Path, folder: &Path) -> Resul
     }
     let files: Vec<PathBuf> = OWN.iter().map(|(name, ..)| file(name)).collect();
     let lab = Lab::new(&debian.boot(), cache);
-    let report =
-        lab.boot(&Plan::script(&files, steps), &|_| {}).map_err(|problems| told(&problems))?;
+    let report = lab.boot(&Plan::script(&files, steps), &|_| {}).map_err(|problems| told(&problems))?;
     let mut table = String::from("| payload | verify says | Xen 4.17.5 |\n|---|---|---|\n");
     let mut wrong = Vec::new();
     for ((name, _, vetoes), said) in OWN.iter().zip(&said) {
         let xen = answers::answered(&report, name)?;
-        let equal = if *vetoes { said.loader == "accept" && xen.starts_with("apply ") } else { xen == said.loader };
+        let equal =
+            if *vetoes { said.loader == "accept" && xen.starts_with("apply ") } else { xen == said.loader };
         if !equal {
             wrong.push(format!("{name}: Xen says {xen}, and xsplice says {}", said.words()));
         }

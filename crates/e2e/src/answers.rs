@@ -51,11 +51,7 @@ pub struct Xen {
 ///
 /// # Errors
 /// Everything else.
-pub fn shipped(
-    debian: &DebianBoot,
-    cache: &Path,
-    release: &Release,
-) -> Result<Result<Xen, String>, String> {
+pub fn shipped(debian: &DebianBoot, cache: &Path, release: &Release) -> Result<Result<Xen, String>, String> {
     let told = |error: std::io::Error| error.to_string();
     let shipped = match xsplice_boot::fetch_shipped(cache, release, &|_| {}) {
         Ok(shipped) => shipped,
@@ -164,10 +160,8 @@ impl Said {
 /// A step that did not end, or an error that is not known.
 pub fn answered(report: &BootReport, name: &str) -> Result<String, String> {
     let step = report.step(name).filter(|step| step.state == State::Ended);
-    let text = &step
-        .ok_or_else(|| format!("the step \"{name}\" did not end: {:?}", report.ended))?
-        .stdout
-        .text;
+    let text =
+        &step.ok_or_else(|| format!("the step \"{name}\" did not end: {:?}", report.ended))?.stdout.text;
     let Some((_, error)) = text.split_once("Error ") else { return Ok("accept".to_owned()) };
     let number = error.split(':').next().unwrap_or_default();
     let errno = ERRNOS.iter().find(|(known, _)| *known == number).map(|(_, name)| *name);
@@ -319,9 +313,11 @@ fn row(damage: &Damage, answers: &[(&str, &[Answer])]) -> Vec<String> {
     let rule = damage.meant.code().unwrap_or("none").to_owned();
     let said = of(COLUMNS[1]).map_or_else(|| "nothing to damage".to_owned(), |answer| answer.said.clone());
     let mut cells = vec![damage.name.to_owned(), damage.what.to_owned(), rule, said];
-    cells.extend(COLUMNS.map(|label| {
-        of(label).map_or_else(|| "nothing to damage".to_owned(), |answer| answer.xen.clone())
-    }));
+    cells.extend(
+        COLUMNS.map(|label| {
+            of(label).map_or_else(|| "nothing to damage".to_owned(), |answer| answer.xen.clone())
+        }),
+    );
     cells
 }
 

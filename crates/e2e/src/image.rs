@@ -143,3 +143,73 @@ pub fn symbol_file(file: &[u8]) -> Option<Vec<u8>> {
     }
     Some(elf.to_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An image with 300 symbols, `f0` to `f299`, each 16 bytes behind the other, whose tokens are single characters.
+    fn image() -> Vec<u8> {
+        let mut data = vec![0xcc; 64];
+        for number in 0..300u32 {
+            data.extend((0x20_0000 + number * 16).to_le_bytes());
+        }
+        data.extend(300u32.to_le_bytes());
+        let names = data.len();
+        let mut markers = Vec::new();
+        for number in 0..300 {
+            if number % 256 == 0 {
+                markers.push((data.len() - names) as u32);
+            }
+            let name = format!("{}f{number}", if number < 200 { 'T' } else { 'd' });
+            data.push(name.len() as u8);
+            data.extend(name.bytes());
+        }
+        data.resize(data.len().next_multiple_of(4), 0);
+        markers.iter().for_each(|marker| data.extend(marker.to_le_bytes()));
+        let mut places = Vec::new();
+        let tokens = data.len();
+        for token in 0..=255u8 {
+            places.push((data.len() - tokens) as u16);
+            data.extend([if token.is_ascii_alphanumeric() { token } else { b'?' }, 0]);
+        }
+        data.resize(data.len().next_multiple_of(4), 0);
+        places.iter().for_each(|place| data.extend(place.to_le_bytes()));
+        let note = b"\x04\0\0\0\x04\0\0\0\x03\0\0\0GNU\0\x01\x02\x03\x04";
+        let mut file = vec![0; 52];
+        file[28] = 52;
+        file[44] = 2;
+        let mut at = 52 + 64;
+        for (kind, part) in [(1u32, data.as_slice()), (4, note.as_slice())] {
+            let mut header = [0; 32];
+            header[..4].copy_from_slice(&kind.to_le_bytes());
+            header[4..8].copy_from_slice(&(at as u32).to_le_bytes());
+            header[16..20].copy_from_slice(&(part.len() as u32).to_le_bytes());
+            file.extend(header);
+            at += part.len();
+        }
+        file.extend(data);
+        file.extend(note);
+        file
+    }
+
+    #[test]
+    fn the_table_in_an_image_is_found_and_read() {
+        let found = symbols(&image()).expect("a table");
+        assert_eq!(found.len(), 300);
+        for (number, symbol) in found.iter().enumerate() {
+            assert_eq!(symbol.name, format!("f{number}"));
+            assert_eq!(symbol.address, START + IMAGE + number as u64 * 16);
+            assert_eq!(symbol.kind, if number < 200 { b'T' } else { b'd' });
+        }
+        assert!(symbol_file(&image()).is_some_and(|file| file.starts_with(b"\x7fELF\x02")));
+    }
+
+    #[test]
+    fn what_is_damaged_is_not_taken_for_a_table() {
+        let whole = image();
+        for length in (0..whole.len()).step_by(7) {
+            assert_eq!(symbols(&whole[..length]), None);
+        }
+    }
+}

@@ -211,10 +211,7 @@ fn parts(elf: &mut Elf, host: &Host) {
         ],
     ));
     // One that does nothing, until it is told to.
-    elf.relocations.push((
-        ".altinstr_replacement".to_owned(),
-        vec![rel(1, RNONE, "xsplice_e2e_spare", 0)],
-    ));
+    elf.relocations.push((".altinstr_replacement".to_owned(), vec![rel(1, RNONE, "xsplice_e2e_spare", 0)]));
     // The pointer of the altcall.
     elf.relocations.push((SPARE.to_owned(), vec![rel(0, R64, &host.lowest, 0)]));
     elf.relocations.push((
@@ -232,10 +229,8 @@ fn parts(elf: &mut Elf, host: &Host) {
         vec![rel(0, PC32, parts, place(TRAP)), rel(4, PC32, &host.lowest, 4)],
     ));
     let file = TEXT.len() as i64 + 1 + "<no>".len() as i64 + 1;
-    elf.relocations.push((
-        ".bug_frames.1".to_owned(),
-        vec![rel(0, PC32, parts, 0), rel(4, PC32, texts, file + 4)],
-    ));
+    elf.relocations
+        .push((".bug_frames.1".to_owned(), vec![rel(0, PC32, parts, 0), rel(4, PC32, texts, file + 4)]));
     elf.relocations.push((
         ".ex_table".to_owned(),
         vec![rel(0, PC32, parts, place(GUARDED)), rel(4, PC32, "xsplice_e2e_fixup", 0)],
