@@ -23,7 +23,7 @@ const OWN: [(&str, Option<&str>, bool); 14] = [
     ("xen_action_hooks", None, false),
     ("xen_action_hooks_nofunc", None, false),
     ("xen_action_hooks_marker", None, false),
-    ("xen_action_hooks_noapply", None, false),
+    ("xen_action_hooks_noapply", None, true),
     ("xen_expectations", None, false),
     ("xen_expectations_fail", None, false),
     ("xen_action_hooks_norevert", None, false),
@@ -45,6 +45,18 @@ pub(crate) struct Answers {
     /// The page to write
     #[arg(long, default_value = "docs/loader-answers.md")]
     page: PathBuf,
+    /// Only this table; the other stays as it is on the page
+    #[arg(long)]
+    only: Option<Part>,
+}
+
+/// A table of the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Damaged payloads.
+    Damaged,
+    /// Xen's own payloads.
+    Own,
 }
 
 impl Answers {
@@ -53,31 +65,43 @@ impl Answers {
         let xsplice = crate::xsplice(self.xsplice.as_ref())?;
         fs::create_dir_all(&self.work).map_err(|error| error.to_string())?;
         let work = fs::canonicalize(&self.work).map_err(|error| error.to_string())?;
-        let mut columns: Vec<(&str, Vec<Answer>)> = Vec::new();
-        let mut wrong = Vec::new();
-        for xen in xens(&cache, &debian, &xsplice, &work)? {
-            eprintln!("asking Xen {}", xen.label);
-            match answers::ask(&xen, &xsplice, &work.join(format!("answers-{}", xen.label))) {
-                Ok(all) => columns.push((xen.label, all)),
-                Err(why) => wrong.push(format!("{}: {why}", xen.label)),
-            }
+        let page = fs::read_to_string(&self.page).unwrap_or_default();
+        let (damaged, own) = page.split_once(HEADING).unwrap_or_default();
+        let (mut damaged, mut own) = (damaged.to_owned(), own.to_owned());
+        if self.only != Some(Part::Damaged) {
+            own = format!("\n{OWN_INTRODUCTION}{}", all_own(&cache, &debian, &xsplice, &work)?);
         }
-        eprintln!("asking about Xen's own payloads");
-        // Made once: the folder is kept.
-        let mut folder = work.join("own-payloads/xen/test/livepatch");
-        if !OWN.iter().all(|(name, ..)| folder.join(format!("{name}.livepatch")).is_file()) {
-            folder = own_payloads(&debian, &private_copy(&debian, &work)?)?;
+        if self.only != Some(Part::Own) {
+            damaged = format!("{INTRODUCTION}{}\n", all_damaged(&cache, &debian, &xsplice, &work)?);
         }
-        let own = own(&debian, &cache, &xsplice, &folder).map_err(|why| wrong.push(why)).unwrap_or_default();
-        if !wrong.is_empty() {
-            return Err(wrong.join("\n"));
-        }
-        let columns: Vec<(&str, &[Answer])> =
-            columns.iter().map(|(label, answers)| (*label, answers.as_slice())).collect();
-        let page =
-            format!("{}{}\n{HEADING}\n{OWN_INTRODUCTION}{own}", INTRODUCTION, answers::table(&columns));
-        fs::write(&self.page, page).map_err(|error| error.to_string())
+        fs::write(&self.page, format!("{damaged}{HEADING}{own}")).map_err(|error| error.to_string())
     }
+}
+
+/// The table of damaged payloads.
+fn all_damaged(cache: &Path, debian: &DebianXen, xsplice: &Path, work: &Path) -> Result<String, String> {
+    let mut columns: Vec<(&str, Vec<Answer>)> = Vec::new();
+    let mut wrong = Vec::new();
+    for xen in xens(cache, debian, xsplice, work)? {
+        eprintln!("asking Xen {}", xen.label);
+        match answers::ask(&xen, xsplice, &work.join(format!("answers-{}", xen.label))) {
+            Ok(all) => columns.push((xen.label, all)),
+            Err(why) => wrong.push(format!("{}: {why}", xen.label)),
+        }
+    }
+    let columns: Vec<(&str, &[Answer])> =
+        columns.iter().map(|(label, answers)| (*label, answers.as_slice())).collect();
+    if wrong.is_empty() { Ok(answers::table(&columns)) } else { Err(wrong.join("\n")) }
+}
+
+/// The table of Xen's own payloads, which are made once: the folder is kept.
+fn all_own(cache: &Path, debian: &DebianXen, xsplice: &Path, work: &Path) -> Result<String, String> {
+    eprintln!("asking about Xen's own payloads");
+    let mut folder = work.join("own-payloads/xen/test/livepatch");
+    if !OWN.iter().all(|(name, ..)| folder.join(format!("{name}.livepatch")).is_file()) {
+        folder = own_payloads(debian, &private_copy(debian, work)?)?;
+    }
+    own(debian, cache, xsplice, &folder)
 }
 
 const INTRODUCTION: &str = "# What loaders answer
@@ -179,9 +203,11 @@ fn command(name: &str, on: Option<&str>, apply: bool) -> String {
         last = format!("xen-livepatch revert {on} {quiet}; xen-livepatch unload {on} {quiet}; ");
     }
     let apply = if apply { format!("xen-livepatch apply {name} 2>&1; ") } else { String::new() };
+    // A hook of one of them refuses the first revert.
+    let revert = format!("xen-livepatch revert {name} {quiet}");
     format!(
         "{first}xen-livepatch upload {name} /payloads/{name}.livepatch 2>&1 && \
-         {{ {apply}xen-livepatch revert {name} {quiet}; xen-livepatch unload {name} {quiet}; }}; {last}true"
+         {{ {apply}{revert} || {revert}; xen-livepatch unload {name} {quiet}; }}; {last}true"
     )
 }
 
