@@ -1,6 +1,7 @@
 //! Tasks of the project itself.
 #![expect(clippy::print_stdout, reason = "tasks talk to people and to scripts")]
 
+mod answers;
 mod bench;
 mod corpus;
 mod full;
@@ -37,6 +38,8 @@ enum Task {
     },
     /// Check what is too long or too special for ./test
     Full(full::Full),
+    /// Write the page of what loaders answer, from booted hypervisors
+    Answers(answers::Answers),
     /// Time payloads beside make
     Bench(bench::Bench),
     /// Build and judge real patches, and compare with an oracle
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Task::Debian => debian(),
         Task::Patch { name, tree, output } => patch(&name, &tree, output),
         Task::Full(full) => full.run(),
+        Task::Answers(answers) => answers.run(),
         Task::Bench(bench) => bench.run(),
         Task::Corpus(corpus) => corpus.run(),
         Task::Fuzz(fuzz) => fuzz.run(),

@@ -21,7 +21,8 @@ mod tools;
 pub use cache::default_cache;
 pub use cpio::Archive;
 pub use debian::{
-    DebianBoot, DebianXen, OLD_XEN_CC, OLD_XEN_VERSION, OldXen, PINNED_VERSION, fetch, fetch_boot, fetch_old,
+    BULLSEYE, DebianBoot, DebianXen, OLD_XEN_CC, OLD_XEN_VERSION, OldXen, PINNED_VERSION, Release, Shipped,
+    TRIXIE, fetch, fetch_boot, fetch_old, fetch_shipped,
 };
 pub use lab::{DEFAULT_TIMEOUT, Lab, Plan, PlanFile};
 pub use protocol::Stream;

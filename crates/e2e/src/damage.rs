@@ -4,10 +4,79 @@
 //! version 2 (104 bytes). Alignment 0 is left out: it puts sections over each other, and what the loader answers then
 //! depends on what it finds there.
 
+mod list;
+
+pub use list::ALL;
+
+/// Which payload is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Base {
+    /// One that xsplice built; that of [`crate::sample`] where there is none for that Xen.
+    Built,
+    /// That of [`crate::sample`].
+    Made,
+}
+
+/// What is loaded already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loaded {
+    /// Nothing.
+    Nothing,
+    /// The sound payload under another name.
+    Sound,
+    /// The sound payload under the name of the damaged one.
+    SameName,
+}
+
+/// What a verifier must say of a damaged payload; the codes are those of xsplice-verify.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meant {
+    /// It is accepted and safe.
+    Sound,
+    /// The loader refuses it, by the rule with this code.
+    Refused(&'static str),
+    /// The loader takes it, and the host pays, by the rule with this code.
+    Host(&'static str),
+    /// The same, and the host pays at upload: only a verifier is asked.
+    Kills(&'static str),
+    /// It depends on the version: from which minor version of Xen 4 on, in ascending order.
+    Since(&'static [(u32, Meant)]),
+}
+
+impl Meant {
+    /// What is meant for a minor version of Xen 4.
+    pub fn of(self, minor: u32) -> Meant {
+        match self {
+            Meant::Since(all) => {
+                let last = all.iter().rev().find(|(since, _)| *since <= minor).or(all.first());
+                last.map_or(Meant::Sound, |(_, meant)| meant.of(minor))
+            }
+            other => other,
+        }
+    }
+
+    /// The code of the rule.
+    pub fn code(self) -> Option<&'static str> {
+        match self {
+            Meant::Refused(code) | Meant::Host(code) | Meant::Kills(code) => Some(code),
+            Meant::Sound => None,
+            Meant::Since(all) => all.first().and_then(|(_, meant)| meant.code()),
+        }
+    }
+}
+
 /// A way to damage a payload.
 pub struct Damage {
     /// Also the name of the damaged payload.
     pub name: &'static str,
+    /// What is wrong, in a few words.
+    pub what: &'static str,
+    /// What is damaged.
+    pub base: Base,
+    /// What is loaded before it is uploaded.
+    pub loaded: Loaded,
+    /// The rule that it breaks.
+    pub meant: Meant,
     change: fn(&mut Editor) -> Option<()>,
 }
 
@@ -18,13 +87,6 @@ impl Damage {
         (self.change)(&mut editor)?;
         Some(editor.0)
     }
-}
-
-macro_rules! damages {
-    ($($name:literal: |$e:ident| $change:expr;)*) => {
-        /// All of them.
-        pub const ALL: &[Damage] = &[$(Damage { name: $name, change: |$e: &mut Editor| $change }),*];
-    };
 }
 
 const FUNCS: &str = ".livepatch.funcs";
@@ -42,62 +104,6 @@ const SIZE: (usize, usize) = (32, 8);
 const LINK: (usize, usize) = (40, 4);
 const ALIGNMENT: (usize, usize) = (48, 8);
 const ENTRY_SIZE: (usize, usize) = (56, 8);
-
-damages! {
-    "sound": |_e| Some(());
-    "class": |e| e.put(4, 1, 1);
-    "abi": |e| e.put(7, 1, 3);
-    "abi-freebsd": |e| e.put(7, 1, 9);
-    "program-headers": |e| e.put(56, 2, 1);
-    "section-header-size": |e| e.put(58, 2, 56);
-    "no-names": |e| e.put(62, 2, 0);
-    "section-offset": |e| e.set(e.code()?, OFFSET, 0);
-    "alignment-3": |e| e.set(e.code()?, ALIGNMENT, 3);
-    "address": |e| e.set(e.code()?, ADDRESS, 1);
-    "writable-code": |e| e.set(e.code()?, FLAGS, 7);
-    "two-symbol-tables": |e| e.set(e.relocations_of(FUNCS)?, TYPE, 2);
-    "no-symbol-table": |e| e.set(e.symbols()?, TYPE, 1);
-    "symbol-size": |e| e.set(e.symbols()?, ENTRY_SIZE, 25);
-    "string-table": |e| e.set(e.strings()?, TYPE, 1);
-    "section-name": |e| e.set(e.code()?, NAME, 0xff_ffff);
-    "symbol-name": |e| e.put(e.undefined()?, 4, 0xff_ffff);
-    "symbol-common": |e| e.put(e.undefined()? + 6, 2, 0xfff2);
-    "symbol-nowhere": |e| e.put(e.undefined()? + 6, 2, 0x300);
-    "symbol-reserved": |e| e.put(e.undefined()? + 6, 2, 0xff20);
-    "symbol-unknown": |e| e.forget_name();
-    "symbol-taken": |e| { let at = e.undefined()?; let code = e.code()?; e.put(at + 6, 2, code as u64)?; e.put(at + 8, 8, 1) };
-    "relocation-type": |e| e.put(e.relocation()? + 8, 4, 11);
-    "relocation-symbol-0": |e| e.put(e.relocation()? + 12, 4, 0);
-    "relocation-symbol": |e| e.put(e.relocation()? + 12, 4, 0xffff);
-    "relocation-offset": |e| { let size = e.get(e.code()?, SIZE)?; e.put(e.relocation()?, 8, size) };
-    "relocation-link": |e| e.set(e.relocations()?, LINK, 1);
-    "relocation-size": |e| e.set(e.relocations()?, ENTRY_SIZE, 25);
-    "relocation-no-addends": |e| e.set(e.relocations()?, TYPE, 9);
-    "displacement": |e| { let symbol = e.symbol_of(e.relocation()?)?; e.put(symbol + 6, 2, 0xfff1)?; e.put(symbol + 8, 8, 0) };
-    "own-note": |e| e.in_section(OWN, 8, 4, 1);
-    "own-note-name": |e| { e.in_section(OWN, 0, 4, 8)?; e.in_section(OWN, 4, 4, 16) };
-    "depends-note": |e| e.in_section(DEPENDS, 8, 4, 1);
-    "xen-note": |e| e.in_section(XEN_DEPENDS, 8, 4, 1);
-    "depends-id": |e| e.in_section(DEPENDS, 20, 8, 0);
-    "xen-id": |e| e.in_section(XEN_DEPENDS, 20, 8, 0);
-    "depends-empty": |e| e.set(e.section(DEPENDS)?, SIZE, 0);
-    "xen-empty": |e| e.set(e.section(XEN_DEPENDS)?, SIZE, 0);
-    "unknown-and-other-xen": |e| { e.forget_name()?; e.in_section(XEN_DEPENDS, 20, 8, 0) };
-    "functions-size": |e| e.set(e.section(FUNCS)?, SIZE, 103);
-    "functions-read-only": |e| e.set(e.section(FUNCS)?, FLAGS, 2);
-    "function-version": |e| e.in_section(FUNCS, 32, 1, 1);
-    "function-padding": |e| e.in_section(FUNCS, 40, 1, 1);
-    "old-size-0": |e| e.in_section(FUNCS, 28, 4, 0);
-    "old-size-4": |e| e.in_section(FUNCS, 28, 4, 4);
-    "old-name": |e| e.in_section(".livepatch.strings", 0, 1, u64::from(b'!'));
-    "old-name-and-size": |e| { e.in_section(".livepatch.strings", 0, 1, u64::from(b'!'))?; e.in_section(FUNCS, 28, 4, 4) };
-    "nops-32": |e| { e.in_section(FUNCS, 24, 4, 32)?; e.no_replacement() };
-    "nops-too-many": |e| { e.in_section(FUNCS, 24, 4, 12)?; e.in_section(FUNCS, 28, 4, 11)?; e.no_replacement() };
-    "expectation": |e| e.in_section(FUNCS, 72, 4, 0x00ad_de05);
-    "expectation-reserved": |e| e.in_section(FUNCS, 72, 1, 0x41);
-    "expectation-length": |e| { e.in_section(FUNCS, 72, 1, 0x3f)?; e.in_section(FUNCS, 28, 4, 16) };
-    "metadata": |e| { let size = e.get(e.section(".modinfo")?, SIZE)?; e.in_section(".modinfo", size.checked_sub(1)? as usize, 1, 1) };
-}
 
 /// A payload's bytes, by what they mean.
 struct Editor(Vec<u8>);
@@ -195,6 +201,89 @@ impl Editor {
     /// Where the symbol of a relocation stands.
     fn symbol_of(&self, relocation: usize) -> Option<usize> {
         Some(self.start(self.symbols()?)? + self.number(relocation + 12, 4)? as usize * 24)
+    }
+
+    /// Where a text stands in a string table, NULs around it.
+    fn text(&self, table: usize, text: &str) -> Option<u64> {
+        let start = self.start(table)?;
+        let bytes = self.0.get(start..)?.get(..self.get(table, SIZE)? as usize)?;
+        let wanted = [b"\0", text.as_bytes(), b"\0"].concat();
+        Some(bytes.windows(wanted.len()).position(|window| window == wanted)? as u64 + 1)
+    }
+
+    /// Gives a section another name, one of those in the table.
+    fn rename(&mut self, section: &str, name: &str) -> Option<()> {
+        let names = self.number(62, 2)? as usize;
+        let (section, at) = (self.section(section)?, self.text(names, name)?);
+        self.set(section, NAME, at)
+    }
+
+    /// Takes a section away from a loader: its name loses its dot, which nobody looks for.
+    fn hide(&mut self, section: &str) -> Option<()> {
+        let section = self.section(section)?;
+        let name = self.get(section, NAME)?;
+        self.set(section, NAME, name + 1)
+    }
+
+    /// Copies what a section holds to another of its size.
+    fn copy(&mut self, from: &str, to: &str) -> Option<()> {
+        let (from, to) = (self.section(from)?, self.section(to)?);
+        let (start, size) = (self.start(from)?, self.get(from, SIZE)? as usize);
+        (self.get(to, SIZE)? as usize == size).then_some(())?;
+        let bytes = self.0.get(start..start.checked_add(size)?)?.to_vec();
+        let start = self.start(to)?;
+        self.0.get_mut(start..start.checked_add(size)?)?.copy_from_slice(&bytes);
+        Some(())
+    }
+
+    /// Empties a section, and its relocations.
+    fn empty(&mut self, section: &str) -> Option<()> {
+        let (number, relocations) = (self.section(section)?, self.relocations_of(section)?);
+        self.set(number, SIZE, 0)?;
+        self.set(relocations, SIZE, 0)
+    }
+
+    /// Gives the first undefined symbol another name, one of those in the table.
+    fn look_up(&mut self, name: &str) -> Option<()> {
+        let at = self.text(self.strings()?, name)?;
+        self.put(self.undefined()?, 4, at)
+    }
+
+    /// Where the symbol of this name stands.
+    fn symbol(&self, name: &str) -> Option<usize> {
+        let wanted = self.text(self.strings()?, name)?;
+        let table = self.symbols()?;
+        let (start, count) = (self.start(table)?, self.get(table, SIZE)? as usize / 24);
+        (1..count).map(|index| start + index * 24).find(|at| self.number(*at, 4) == Some(wanted))
+    }
+
+    /// The number of the symbol of this name.
+    fn symbol_number(&self, name: &str) -> Option<u64> {
+        Some((self.symbol(name)? - self.start(self.symbols()?)?) as u64 / 24)
+    }
+
+    /// Where the relocation of this field of a section stands.
+    fn relocation_of(&self, section: &str, offset: u64) -> Option<usize> {
+        let table = self.relocations_of(section)?;
+        let (start, count) = (self.start(table)?, self.get(table, SIZE)? as usize / 24);
+        (0..count).map(|index| start + index * 24).find(|at| self.number(*at, 8) == Some(offset))
+    }
+
+    /// Lets a field refer to another place: the symbol of this name and a distance.
+    fn refer(&mut self, section: &str, offset: u64, symbol: &str, addend: i64) -> Option<()> {
+        let (at, symbol) = (self.relocation_of(section, offset)?, self.symbol_number(symbol)?);
+        self.put(at + 12, 4, symbol)?;
+        self.put(at + 16, 8, addend as u64)
+    }
+
+    /// Changes the type of a field's relocation.
+    fn retype(&mut self, section: &str, offset: u64, kind: u64) -> Option<()> {
+        self.put(self.relocation_of(section, offset)? + 8, 4, kind)
+    }
+
+    /// Gives the first entry the old address that its idle relocation names.
+    fn old_address(&mut self) -> Option<()> {
+        self.retype(FUNCS, 16, 1)
     }
 
     /// Takes the relocation of the first entry's new address away: NOPs are asked for.

@@ -15,6 +15,8 @@ pub enum Errno {
     Eexist,
     /// Anything that is not as it must be.
     Einval,
+    /// A note that is no build-id.
+    Enodata,
     /// A replacement that is longer than its original.
     Enospc,
     /// A number that is out of range.
@@ -33,6 +35,7 @@ impl Errno {
             Errno::Enomem => "ENOMEM",
             Errno::Eexist => "EEXIST",
             Errno::Einval => "EINVAL",
+            Errno::Enodata => "ENODATA",
             Errno::Enospc => "ENOSPC",
             Errno::Erange => "ERANGE",
             Errno::Eopnotsupp => "EOPNOTSUPP",

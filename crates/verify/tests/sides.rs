@@ -294,11 +294,25 @@ fn relocations() {
 
 #[test]
 fn required_sections_and_notes() {
-    use Errno::{Eexist, Einval};
+    use Errno::{Eexist, Einval, Enodata};
     for name in [".note.gnu.build-id", ".livepatch.depends", ".livepatch.xen_depends"] {
         refuses_at_upload(Einval, codes::MISSING_SECTION, |e| e.remove(name));
         refuses_at_upload(Einval, codes::MISSING_SECTION, |e| e.sec(name).data.clear());
-        refuses_at_upload(Einval, codes::NOTE, |e| e.sec(name).data[8] = 1);
+        refuses_at_upload(Einval, codes::NOTE, |e| e.sec(name).data[4] = 64);
+        refuses_at_upload(Einval, codes::NOTE, |e| e.sec(name).data.truncate(12));
+        // Another type, and another owner: no id, as newer loaders say of two of the three.
+        for at in [8, 12] {
+            for (version, errno) in [
+                ("4.14.6", Einval),
+                ("4.17.5", Einval),
+                ("4.18.3", Einval),
+                ("4.18.4", Enodata),
+                ("4.22.0", Enodata),
+            ] {
+                let errno = if name == ".livepatch.xen_depends" { Einval } else { errno };
+                refuses(version, "upload", errno, codes::NOTE, |e| e.sec(name).data[at] = 1);
+            }
+        }
     }
     is_fine("4.13.5", |e| e.remove(".livepatch.xen_depends"));
     // A name with more behind its NUL is one to Xen.

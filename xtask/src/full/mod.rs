@@ -52,6 +52,7 @@ impl Full {
         let mut checks: Vec<(String, Check)> = vec![
             ("XSA-504 on the shipped hypervisor: built, loaded, reverted".to_owned(), Box::new(xsa_504)),
             ("XSA-475 on its parent: one function, loaded in that hypervisor".to_owned(), Box::new(xsa_475)),
+            ("Xen's own 14 payloads: the loader answers as it is said to".to_owned(), Box::new(own_payloads)),
         ];
         checks.extend(bases::all().map(|(name, check)| (name, Box::new(check) as Check)));
         checks.extend(trees::all().map(|(name, check)| (name, Box::new(check) as Check)));
@@ -180,4 +181,9 @@ fn xsa_475(desk: &Desk) -> Result<(), String> {
     let payload =
         desk.payload(&tree, &patch, &xen.join("xen-syms"), &["arch/x86/hvm/viridian/viridian.c#vpmask_set"])?;
     desk.boot(&payload, Some(&xen.join("xen.gz")))
+}
+
+fn own_payloads(desk: &Desk) -> Result<(), String> {
+    let tree = desk.tree(DEBIAN, "own-payloads")?;
+    crate::answers::check_own(&desk.debian, &desk.cache, &desk.xsplice, &tree)
 }

@@ -11,6 +11,7 @@
 mod apt;
 pub(crate) mod kernel;
 pub(crate) mod pins;
+mod shipped;
 pub(crate) mod sources;
 mod tarball;
 
@@ -26,6 +27,7 @@ use crate::cache::{Lock, private_dir, publish_dir, sweep};
 use crate::codes;
 use apt::Apt;
 pub use pins::PINNED_VERSION;
+pub use shipped::{BULLSEYE, Release, Shipped, TRIXIE, fetch_shipped};
 pub use tarball::{OLD_XEN_CC, OLD_XEN_VERSION, OldXen, fetch_old};
 
 /// Binary packages that come from Xen's source package, all in one version.

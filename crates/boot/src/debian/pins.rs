@@ -86,7 +86,8 @@ pub(crate) fn check_dir(dir: &Path) -> Result<(), Problems> {
     check_against(dir, PINS)
 }
 
-fn check_against(dir: &Path, pins: &[(&str, &str)]) -> Result<(), Problems> {
+/// Checks every file of `dir` that is among `pins`.
+pub(crate) fn check_against(dir: &Path, pins: &[(&str, &str)]) -> Result<(), Problems> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).map_err(codes::io)? {
         names.push(entry.map_err(codes::io)?.file_name());

@@ -19,8 +19,13 @@ pub(crate) fn check(context: &Context<'_>, findings: &mut Findings) {
     let traits = &context.traits;
     let xen_note = if traits.xen_id_first { Step::XenIdFirst } else { Step::XenNote };
     let xen_side = if traits.xen_depends { Side::Loader(xen_note, Errno::Einval) } else { Side::Host };
-    note(context, OWN, Side::Loader(Step::OwnId, Errno::Einval), findings);
-    note(context, DEPENDS, Side::Loader(Step::DependsNote, Errno::Einval), findings);
+    for (name, step) in [(OWN, Step::OwnId), (DEPENDS, Step::DependsNote)] {
+        // Where `parse_buildid` does it (4.18.4, 4.19.1, 4.20 and later), its error is passed on.
+        let data = context.payload.section(name).and_then(|section| section.data);
+        let passed_on = traits.xen_id_first && data.is_some_and(elf::loader_finds_no_id);
+        let errno = if passed_on { Errno::Enodata } else { Errno::Einval };
+        note(context, name, Side::Loader(step, errno), findings);
+    }
     note(context, XEN_DEPENDS, xen_side, findings);
     if context.xen_id().is_none() {
         findings.note(
