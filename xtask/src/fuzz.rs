@@ -28,9 +28,8 @@ pub(crate) struct Fuzz {
 impl Fuzz {
     pub(crate) fn run(self) -> Result<(), String> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("fuzz");
-        let asked = |target: &&Target| {
-            self.targets.is_empty() || self.targets.iter().any(|name| name == target.name)
-        };
+        let asked =
+            |target: &&Target| self.targets.is_empty() || self.targets.iter().any(|name| name == target.name);
         for target in TARGETS.iter().filter(asked) {
             seed(&folder, target).map_err(|error| error.to_string())?;
             println!("{}: {} minutes", target.name, self.minutes);

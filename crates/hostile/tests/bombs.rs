@@ -74,6 +74,26 @@ fn sections_that_end_beyond_two_to_the_64() {
 }
 
 #[test]
+fn symbols_and_addends_beyond_any_section() {
+    let judged = |value: u64, size: u64, addend: i64| {
+        let mut object = Elf::new(1);
+        object.add(".text.f", PROGBITS, A | X, 16, &[0xc3; 64]);
+        object.symbol("f", 1, value, size, FUNC, GLOBAL);
+        object.relocate(".text.f", 8, made::elf::R_PC32, "f", addend);
+        let bytes = object.write();
+        soon(|| (TARGETS[0].run)(&bytes));
+        object_code(&bytes)
+    };
+    assert_eq!(judged(0, 64, -4), None);
+    assert_eq!(judged(0, 64, -0x7d2f_c000_0000), None);
+    // An end that is no number was added up once.
+    assert_eq!(judged(16, u64::MAX - 8, -4), Some("object-unreadable"));
+    assert_eq!(judged(u64::MAX, 64, -4), Some("object-unreadable"));
+    assert_eq!(judged(0, 64, i64::MIN), Some("object-unreadable"));
+    assert_eq!(judged(16, 48, i64::MAX), Some("object-unreadable"));
+}
+
+#[test]
 fn many_sections_over_the_same_bytes() {
     for mut file in [Elf::new(1), sample::xen()] {
         let first = file.sections.len();

@@ -117,6 +117,7 @@ impl Object {
                 size: symbol.st_size(endian),
             });
         }
+        problems.extend(symbols.iter().find_map(|symbol| far_symbol(path, symbol)));
         problems.extend(symbols.iter().filter_map(|symbol| unknown_symbol(path, symbol, &sections)));
         for section in table.iter() {
             let Some((relocations, _)) = section.rela(endian, bytes).map_err(unreadable)? else { continue };
@@ -181,6 +182,24 @@ fn group(path: &str, section: &str, signature: &str) -> Diagnostic {
         .at(place)
         .why("Which of several copies the hypervisor keeps is the linker's choice.")
         .advice("Xen's own build makes none; look at the compiler flags that were added.")
+}
+
+/// Places, sizes and addends are nearer to 0 than this, so that sums of some of them are numbers. Those of real objects
+/// are addresses of the hypervisor at most, of 47 bits and a sign.
+const FARTHEST: u64 = 1 << 60;
+
+/// What stands against a symbol's place: no section is as long.
+fn far_symbol(path: &str, symbol: &Symbol) -> Option<Diagnostic> {
+    let place = match symbol.home {
+        Home::Section(_) => symbol.value,
+        Home::Undefined | Home::Absolute | Home::Common => symbol.value.cast_signed().unsigned_abs(),
+    };
+    (place > FARTHEST || symbol.size > FARTHEST).then(|| {
+        Diagnostic::new(OBJECT_UNREADABLE, "a symbol is further away or larger than anything can be")
+            .at(Place::object(path).symbol(&symbol.name))
+            .why("What is at its address cannot be told.")
+            .advice("Check whether the object is damaged, and build it again.")
+    })
 }
 
 /// What stands against a symbol: its type is none of those that a hypervisor's C and assembler code have.
@@ -281,18 +300,19 @@ fn read_relocations(
         };
         let offset = rela.r_offset(endian);
         let symbol = rela.r_sym(endian, false) as usize;
-        if symbol >= symbols.len() || offset.checked_add(kind.width()).is_none_or(|end| end > section.size) {
+        let addend = rela.r_addend(endian);
+        let outside = offset.checked_add(kind.width()).is_none_or(|end| end > section.size);
+        if symbol >= symbols.len() || outside || addend.unsigned_abs() > FARTHEST {
             problems.push(
                 Diagnostic::new(
                     OBJECT_UNREADABLE,
-                    "a relocation lies outside its section or names no symbol",
+                    "a relocation lies outside its section, names no symbol or leads too far",
                 )
                 .at(Place::object(path).section(&section.name).offset(offset))
                 .advice("Check the build's log for a compiler or disk problem, and run again."),
             );
             continue;
         }
-        let addend = rela.r_addend(endian);
         section.relocations.push(Relocation { offset, kind, symbol: SymbolId(symbol), addend });
     }
 }
