@@ -176,8 +176,11 @@ pub(crate) fn of(world: &World<'_>, boot: Option<&Boot>, function: &Shipped) -> 
 /// where the file does not hold what is between them.
 #[expect(clippy::option_option, reason = "no list and a list that cannot be read differ")]
 fn list<'h>(hypervisor: &'h Hypervisor, start: &str, end: &str) -> Option<Option<(u64, &'h [u8])>> {
-    let (Some(start), Some(end)) = (hypervisor.unique(start), hypervisor.unique(end)) else {
-        return Some(None);
+    let (start, end) = match (hypervisor.unique(start), hypervisor.unique(end)) {
+        (Some(start), Some(end)) => (start, end),
+        (None, None) => return Some(None),
+        // Half a list.
+        _ => return None,
     };
     let len = usize::try_from(end.address.checked_sub(start.address)?).ok()?;
     // Linkers leave sections without content out.
