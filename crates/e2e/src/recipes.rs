@@ -243,17 +243,6 @@ pub const DATA: Recipe = Recipe {
     }],
 };
 
-/// A constant that the toolstack was compiled with, and that code compares with.
-pub const PUBLIC_CONSTANT: Recipe = Recipe {
-    name: "public-constant",
-    what: "Count the version of an interface up",
-    edits: &[Edit {
-        file: "xen/include/public/sysctl.h",
-        at: At::Word("#define XEN_SYSCTL_INTERFACE_VERSION", "0x00000015"),
-        text: "0x00000016",
-    }],
-};
-
 /// A new global function whose name the hypervisor has already.
 pub const NAME_TAKEN: Recipe = Recipe {
     name: "name-taken",

@@ -41,7 +41,6 @@ const TESTS: &[(&str, Test)] = &[
     ("refusals::a_changed_struct_in_a_shared_header", refusals::changed_struct),
     ("refusals::a_new_percpu_variable", refusals::new_percpu),
     ("refusals::changed_initialised_data", refusals::changed_data),
-    ("refusals::a_constant_of_a_public_header", refusals::public_constant),
     ("refusals::a_new_global_whose_name_is_taken", refusals::name_taken),
     ("refusals::a_new_global_whose_name_is_taken_below", refusals::name_taken_below),
     ("refusals::a_function_without_room_for_the_jump", refusals::no_room),

@@ -135,21 +135,6 @@ pub fn changed_data() -> Outcome {
     refused(&recipes::DATA, "data-changed", &["xenlog_upper_thresh"])
 }
 
-/// One that code compares with: the objects do not show what it is, and who lets it through gets a payload.
-pub fn public_constant() -> Outcome {
-    let recipe = &recipes::PUBLIC_CONSTANT;
-    refused(recipe, "public-constant", &["XEN_SYSCTL_INTERFACE_VERSION", "xen/include/public/sysctl.h"])?;
-    setup::with(|setup| {
-        let mut build = setup.build("public-constant-allowed", &setup.made(recipe)?.diff)?;
-        build.args = ["--allow", "public-constant:XEN_SYSCTL_INTERFACE_VERSION"].map(str::to_owned).to_vec();
-        let built = build.run()?;
-        built.bytes()?;
-        let functions = built.report["functions"].as_array().cloned().unwrap_or_default();
-        let names: Vec<&str> = functions.iter().filter_map(|function| function["name"].as_str()).collect();
-        if names != ["do_sysctl"] { Err(format!("replaced are {names:?}")) } else { Ok(()) }
-    })
-}
-
 /// By their names and by what the shipped code calls; and nothing is said of the switch of contexts.
 pub fn runs_meanwhile() -> Outcome {
     setup::with(|setup| {
