@@ -84,7 +84,7 @@ fn all_damaged(cache: &Path, debian: &DebianXen, xsplice: &Path, work: &Path) ->
     let mut wrong = Vec::new();
     for xen in xens(cache, debian, xsplice, work)? {
         eprintln!("asking Xen {}", xen.label);
-        match answers::ask(&xen, xsplice, &work.join(format!("answers-{}", xen.label))) {
+        match answers::ask(&xen, answers::About::All, xsplice, &work.join(format!("answers-{}", xen.label))) {
             Ok(all) => columns.push((xen.label, all)),
             Err(why) => wrong.push(format!("{}: {why}", xen.label)),
         }
