@@ -223,10 +223,12 @@ pub(crate) fn wake_readers(plan: &BuildPlan, base: &Base) -> std::io::Result<()>
     let asking =
         if new.is_empty() { BTreeSet::new() } else { includes::holding(&base.tree(), "__has_include")? };
     for record in &base.records {
-        let asks = record.dependencies.iter().any(|file| {
-            let path = record.dir.join(file);
-            fs::canonicalize(path).is_ok_and(|path| asking.contains(&path))
-        });
+        // Hardly any tree asks: then no path is looked up.
+        let asks = !asking.is_empty()
+            && record
+                .dependencies
+                .iter()
+                .any(|file| fs::canonicalize(record.dir.join(file)).is_ok_and(|path| asking.contains(&path)));
         if asks {
             readers.extend(record.inputs.iter().map(|file| record.dir.join(file)));
         }

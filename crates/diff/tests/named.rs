@@ -2,60 +2,27 @@
 //! assemblers leave out, and code in another order. docs/failures.md lists them.
 #![allow(clippy::allow_attributes, dead_code, reason = "the toolchain is shared with the fixtures' tests")]
 
+#[path = "support/desk.rs"]
+mod desk;
 #[path = "support/toolchain.rs"]
 mod toolchain;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 
+use desk::Desk;
 use goblin::elf::Elf;
 use goblin::elf::sym::{STT_FILE, STT_SECTION};
 use proptest::prelude::*;
-use toolchain::Toolchain;
 use xsplice_diff::{
     Compared, Correlated, Input, Loader, ObjectPair, Parts, Patchable, Selection, Verdict, World, codes,
 };
 use xsplice_objects::{HookKind, Hypervisor};
 use xsplice_report::{Kind, Problems};
 
-/// A folder with what sources include and hypervisors are linked by.
-struct Desk(tempfile::TempDir);
-
 impl Desk {
-    fn new() -> Desk {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let common = folder.path().join("common");
-        std::fs::create_dir(&common).expect("a folder");
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/common");
-        for name in ["hv.h", "hypervisor.ld", "others.c"] {
-            std::fs::copy(from.join(name), common.join(name)).expect("a copy");
-        }
-        Desk(folder)
-    }
-
-    fn source(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.path().join(name);
-        std::fs::write(&path, text).expect("a source");
-        path
-    }
-
-    fn compile(&self, name: &str, text: &str, flags: &[&str]) -> Vec<u8> {
-        let source = self.source(name, text);
-        let flags = [flags, &["-frandom-seed=1"]].concat();
-        Toolchain::new(&source, &[]).compile(&flags).expect("it compiles")
-    }
-
     /// Links a hypervisor with the others.
     fn link(&self, objects: &[&[u8]]) -> Hypervisor {
         Hypervisor::parse("xen-syms", &self.image(objects)).expect("a hypervisor")
-    }
-
-    fn image(&self, objects: &[&[u8]]) -> Vec<u8> {
-        let others = std::fs::read_to_string(self.0.path().join("common/others.c")).expect("a source");
-        let others = self.compile("others.c", &others, &[]);
-        let source = self.source("link.c", "");
-        let all: Vec<&[u8]> = objects.iter().copied().chain([&others[..]]).collect();
-        Toolchain::new(&source, &[]).link(&all).expect("it links")
     }
 }
 

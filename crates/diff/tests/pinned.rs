@@ -1,15 +1,16 @@
 //! What the hypervisor's own table names more than once is referred to, and replaced, by its address.
 #![allow(clippy::allow_attributes, dead_code, reason = "the toolchain is shared with the fixtures' tests")]
 
+#[path = "support/desk.rs"]
+mod desk;
 #[path = "support/toolchain.rs"]
 mod toolchain;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 
+use desk::Desk;
 use goblin::elf::Elf;
 use goblin::elf::section_header::SHN_ABS;
-use toolchain::Toolchain;
 use xsplice_diff::{
     Compared, Correlated, Input, LeftOut, Loader, ObjectPair, Parts, Patchable, Selection, World,
 };
@@ -31,41 +32,11 @@ const FUNCS: FuncsLayout = FuncsLayout {
     expect: Some(72),
 };
 
-/// A folder with what sources include and hypervisors are linked by.
-struct Desk(tempfile::TempDir);
-
 impl Desk {
-    fn new() -> Desk {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let common = folder.path().join("common");
-        std::fs::create_dir(&common).expect("a folder");
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/common");
-        for name in ["hv.h", "hypervisor.ld", "others.c"] {
-            std::fs::copy(from.join(name), common.join(name)).expect("a copy");
-        }
-        Desk(folder)
-    }
-
-    fn source(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.path().join(name);
-        std::fs::write(&path, text).expect("a source");
-        path
-    }
-
-    /// An object of a source of that name, in whatever folder.
-    fn compile(&self, name: &str, text: &str, flags: &[&str]) -> Vec<u8> {
+    /// An object of a source of that name, in whatever folder, which includes the usual header.
+    fn object(&self, name: &str, text: &str, flags: &[&str]) -> Vec<u8> {
         let include = if text.contains("#include") { "" } else { "#include \"hv.h\"\n" };
-        let source = self.source(name, &format!("{include}{text}"));
-        Toolchain::new(&source, &[]).compile(&[flags, &["-frandom-seed=1"]].concat()).expect("it compiles")
-    }
-
-    /// A hypervisor of objects in that order.
-    fn link(&self, objects: &[&[u8]]) -> Vec<u8> {
-        let others = std::fs::read_to_string(self.0.path().join("common/others.c")).expect("a source");
-        let others = self.compile("others.c", &others, &[]);
-        let source = self.source("link.c", "");
-        let all: Vec<&[u8]> = objects.iter().copied().chain([&others[..]]).collect();
-        Toolchain::new(&source, &[]).link(&all).expect("it links")
+        self.compile(name, &format!("{include}{text}"), flags)
     }
 }
 
@@ -185,9 +156,9 @@ int twin(int a) { counter--; return helper(a) * 2; }
 #[test]
 fn a_reference_goes_to_the_right_one_of_two() {
     let desk = Desk::new();
-    let (before, after) = (desk.compile("own.c", USER, &[]), desk.compile("own.c", USER, &["-DPATCHED"]));
-    let twin = desk.compile("own.c", TWIN, &[]);
-    for (number, image) in [(0, desk.link(&[&before, &twin])), (1, desk.link(&[&twin, &before]))] {
+    let (before, after) = (desk.object("own.c", USER, &[]), desk.object("own.c", USER, &["-DPATCHED"]));
+    let twin = desk.object("own.c", TWIN, &[]);
+    for (number, image) in [(0, desk.image(&[&before, &twin])), (1, desk.image(&[&twin, &before]))] {
         let (helper, counter) = (addresses(&image, "helper"), addresses(&image, "counter"));
         assert_eq!((helper.len(), counter.len()), (2, 2), "the test's premise");
         let made = make(&before, &after, &image).expect("a payload");
@@ -204,7 +175,7 @@ fn a_reference_goes_to_the_right_one_of_two() {
         );
     }
     // Alone it is referred to by name.
-    let made = make(&before, &after, &desk.link(&[&before])).expect("a payload");
+    let made = make(&before, &after, &desk.image(&[&before])).expect("a payload");
     assert_eq!((made.absolute(), made.told.len()), (vec![], 0));
     assert!(made.undefined().contains("own.c#helper"));
 }
@@ -213,9 +184,9 @@ fn a_reference_goes_to_the_right_one_of_two() {
 fn the_function_to_replace_is_told_by_who_calls_it() {
     let desk = Desk::new();
     let changed = USER.replace("* 3 + counter", "* 4 + counter");
-    let (before, after) = (desk.compile("own.c", USER, &[]), desk.compile("own.c", &changed, &[]));
-    let twin = desk.compile("own.c", TWIN, &[]);
-    for (number, image) in [(0, desk.link(&[&before, &twin])), (1, desk.link(&[&twin, &before]))] {
+    let (before, after) = (desk.object("own.c", USER, &[]), desk.object("own.c", &changed, &[]));
+    let twin = desk.object("own.c", TWIN, &[]);
+    for (number, image) in [(0, desk.image(&[&before, &twin])), (1, desk.image(&[&twin, &before]))] {
         let made = make(&before, &after, &image).expect("a payload");
         assert_eq!(made.old(), [addresses(&image, "helper")[number]]);
         assert!(made.told.iter().any(|(name, _, replaced, _)| name == "own.c#helper" && *replaced));
@@ -241,18 +212,18 @@ fn a_function_that_nobody_refers_to_is_told_by_its_own_code() {
     let compile = |outer: &str, add: &str, step: &str, more: &[&str]| {
         let (outer, add, step) =
             (format!("-DOUTER={outer}"), format!("-DADD={add}"), format!("-DSTEP={step}"));
-        desk.compile("own.c", LONELY, &[&[&outer[..], &add, &step], more].concat())
+        desk.object("own.c", LONELY, &[&[&outer[..], &add, &step], more].concat())
     };
     let before = compile("outer", "1", "7", &[]);
     let after = compile("outer", "1", "7", &["-DPATCHED"]);
     let other = compile("twin", "2", "8", &[]);
     let same = compile("twin", "2", "7", &[]);
     for (number, image) in [
-        (0, desk.link(&[&before, &other])),
-        (1, desk.link(&[&other, &before])),
+        (0, desk.image(&[&before, &other])),
+        (1, desk.image(&[&other, &before])),
         // The very same code twice: what is beside it tells.
-        (0, desk.link(&[&before, &same])),
-        (1, desk.link(&[&same, &before])),
+        (0, desk.image(&[&before, &same])),
+        (1, desk.image(&[&same, &before])),
     ] {
         let made = make(&before, &after, &image).expect("a payload");
         assert_eq!(made.old(), [addresses(&image, "lonely")[number]]);
@@ -260,7 +231,7 @@ fn a_function_that_nobody_refers_to_is_told_by_its_own_code() {
     }
     // The shipped one of this object has other code, and only that of the other object fits.
     let shipped = compile("outer", "1", "9", &[]);
-    let found = refusals(make(&before, &after, &desk.link(&[&shipped, &same])));
+    let found = refusals(make(&before, &after, &desk.image(&[&shipped, &same])));
     let why = &found["ambiguous-name"];
     assert!(
         why.starts_with("own.c#lonely is to be replaced, but the hypervisor has it 2 times"),
@@ -268,8 +239,8 @@ fn a_function_that_nobody_refers_to_is_told_by_its_own_code() {
     );
     // So it is where the other object has nothing else.
     let alone = "static int __used lonely(int a) { return handle(a) - 7; }\n";
-    let alone = desk.compile("own.c", alone, &[]);
-    let found = refusals(make(&before, &after, &desk.link(&[&shipped, &alone])));
+    let alone = desk.object("own.c", alone, &[]);
+    let found = refusals(make(&before, &after, &desk.image(&[&shipped, &alone])));
     assert!(found.contains_key("ambiguous-name"), "{found:?}");
 }
 
@@ -293,10 +264,10 @@ int OUTER(int a)
     let own = |times: &str, more: &[&str]| {
         let times = format!("-DTIMES={times}");
         let flags = ["-DCALLER=caller", "-DOUTER=outer", "-fno-toplevel-reorder", &times];
-        desk.compile("own.c", TEXT, &[&flags, more].concat())
+        desk.object("own.c", TEXT, &[&flags, more].concat())
     };
-    let twin = desk.compile("own.c", TEXT, &["-DCALLER=other", "-DOUTER=twin", "-DTIMES=3"]);
-    let image = desk.link(&[&own("5", &[]), &twin]);
+    let twin = desk.object("own.c", TEXT, &["-DCALLER=other", "-DOUTER=twin", "-DTIMES=3"]);
+    let image = desk.image(&[&own("5", &[]), &twin]);
     let sizes: BTreeSet<u64> = {
         let elf = Elf::parse(&image).expect("a hypervisor");
         let helpers = elf.syms.iter().filter(|s| elf.strtab.get_at(s.st_name) == Some("helper"));
@@ -323,8 +294,8 @@ static int __used lonely(int a)
 }
 "#;
     let desk = Desk::new();
-    let (before, after) = (desk.compile("own.c", TEXT, &[]), desk.compile("own.c", TEXT, &["-DPATCHED"]));
-    let found = refusals(make(&before, &after, &desk.link(&[&before, &before])));
+    let (before, after) = (desk.object("own.c", TEXT, &[]), desk.object("own.c", TEXT, &["-DPATCHED"]));
+    let found = refusals(make(&before, &after, &desk.image(&[&before, &before])));
     assert_eq!(found.keys().copied().collect::<Vec<_>>(), ["ambiguous-name"], "{found:?}");
     let why = &found["ambiguous-name"];
     assert!(
@@ -357,17 +328,17 @@ int READ(int a)
 #[test]
 fn fields_that_contradict_each_other_tell_nothing() {
     let desk = Desk::new();
-    let compile = |flags: &[&str]| desk.compile("own.c", BOOT, &[&["-DREAD=read"], flags].concat());
+    let compile = |flags: &[&str]| desk.object("own.c", BOOT, &[&["-DREAD=read"], flags].concat());
     let (before, after) = (compile(&[]), compile(&["-DPATCHED"]));
-    let twin = desk.compile(
+    let twin = desk.object(
         "own.c",
         "static volatile int first = 4, second = 5;\nint sum(void) { return first + second; }\n",
         &[],
     );
-    let same = make(&before, &after, &desk.link(&[&before, &twin])).expect("a payload");
+    let same = make(&before, &after, &desk.image(&[&before, &twin])).expect("a payload");
     assert_eq!((same.absolute().len(), same.warnings.len()), (1, 0), "{:?}", same.warnings);
 
-    let found = refusals(make(&before, &after, &desk.link(&[&compile(&["-DSHIPPED"]), &twin])));
+    let found = refusals(make(&before, &after, &desk.image(&[&compile(&["-DSHIPPED"]), &twin])));
     assert_eq!(found.keys().copied().collect::<Vec<_>>(), ["ambiguous-name"], "{found:?}");
     let why = &found["ambiguous-name"];
     assert!(why.contains("read refers to own.c#first, which the hypervisor has 2 times"), "{why}");
@@ -378,9 +349,9 @@ fn fields_that_contradict_each_other_tell_nothing() {
 #[test]
 fn a_caller_of_the_other_one_is_another_base() {
     let desk = Desk::new();
-    let (before, after) = (desk.compile("own.c", USER, &[]), desk.compile("own.c", USER, &["-DPATCHED"]));
-    let twin = desk.compile("own.c", TWIN, &[]);
-    let mut image = desk.link(&[&before, &twin]);
+    let (before, after) = (desk.object("own.c", USER, &[]), desk.object("own.c", USER, &["-DPATCHED"]));
+    let twin = desk.object("own.c", TWIN, &[]);
+    let mut image = desk.image(&[&before, &twin]);
     let helper = addresses(&image, "helper");
     let (caller, size, file) = {
         let elf = Elf::parse(&image).expect("a hypervisor");
@@ -420,10 +391,10 @@ int USES(int a)
 }
 "#;
     let desk = Desk::new();
-    let before = desk.compile("own.c", TEXT, &["-DSTART=1", "-DENTER=enter", "-DUSES=uses"]);
-    let after = desk.compile("own.c", TEXT, &["-DSTART=1", "-DENTER=enter", "-DUSES=uses", "-DPATCHED"]);
-    let twin = desk.compile("own.c", TEXT, &["-DSTART=2", "-DENTER=twin", "-DUSES=twin_uses"]);
-    let found = refusals(make(&before, &after, &desk.link(&[&before, &twin])));
+    let before = desk.object("own.c", TEXT, &["-DSTART=1", "-DENTER=enter", "-DUSES=uses"]);
+    let after = desk.object("own.c", TEXT, &["-DSTART=1", "-DENTER=enter", "-DUSES=uses", "-DPATCHED"]);
+    let twin = desk.object("own.c", TEXT, &["-DSTART=2", "-DENTER=twin", "-DUSES=twin_uses"]);
+    let found = refusals(make(&before, &after, &desk.image(&[&before, &twin])));
     assert_eq!(found.keys().copied().collect::<Vec<_>>(), ["init-reference"], "{found:?}");
 }
 
@@ -445,12 +416,12 @@ int USES(int a)
 "#;
     let desk = Desk::new();
     let own = ["-DENTER=enter", "-DUSES=uses"];
-    let before = desk.compile("own.c", TEXT, &own);
-    let after = desk.compile("own.c", TEXT, &[&own[..], &["-DPATCHED"]].concat());
-    let alone = make(&before, &after, &desk.link(&[&before])).expect("a payload");
+    let before = desk.object("own.c", TEXT, &own);
+    let after = desk.object("own.c", TEXT, &[&own[..], &["-DPATCHED"]].concat());
+    let alone = make(&before, &after, &desk.image(&[&before])).expect("a payload");
     assert_eq!(alone.warnings, ["init-reference-kept"], "the test's premise");
-    let twin = desk.compile("own.c", TEXT, &["-DENTER=twin", "-DUSES=twin_uses"]);
-    let found = refusals(make(&before, &after, &desk.link(&[&before, &twin])));
+    let twin = desk.object("own.c", TEXT, &["-DENTER=twin", "-DUSES=twin_uses"]);
+    let found = refusals(make(&before, &after, &desk.image(&[&before, &twin])));
     assert_eq!(found.keys().copied().collect::<Vec<_>>(), ["init-reference"], "{found:?}");
 }
 
@@ -470,14 +441,14 @@ int PICK(int n)
 "#;
     let desk = Desk::new();
     let own = ["-DLAST=7", "-DFIRST=first", "-DPICK=pick"];
-    let before = desk.compile("own.c", TEXT, &own);
-    let after = desk.compile("own.c", TEXT, &[&own[..], &["-DPATCHED"]].concat());
-    let twin = desk.compile("own.c", TEXT, &["-DLAST=8", "-DFIRST=twin", "-DPICK=twin_pick"]);
-    for (number, image) in [(0, desk.link(&[&before, &twin])), (1, desk.link(&[&twin, &before]))] {
+    let before = desk.object("own.c", TEXT, &own);
+    let after = desk.object("own.c", TEXT, &[&own[..], &["-DPATCHED"]].concat());
+    let twin = desk.object("own.c", TEXT, &["-DLAST=8", "-DFIRST=twin", "-DPICK=twin_pick"]);
+    for (number, image) in [(0, desk.image(&[&before, &twin])), (1, desk.image(&[&twin, &before]))] {
         let made = make(&before, &after, &image).expect("a payload");
         assert_eq!(made.absolute(), [("own.c#table".to_owned(), addresses(&image, "table")[number])]);
     }
-    let shipped = desk.compile("own.c", TEXT, &["-DLAST=8", own[1], own[2]]);
-    let found = refusals(make(&before, &after, &desk.link(&[&shipped, &twin])));
+    let shipped = desk.object("own.c", TEXT, &["-DLAST=8", own[1], own[2]]);
+    let found = refusals(make(&before, &after, &desk.image(&[&shipped, &twin])));
     assert!(found.contains_key("ambiguous-name"), "{found:?}");
 }

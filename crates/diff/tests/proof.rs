@@ -1,16 +1,17 @@
 //! Whether a rebuilt original is the shipped hypervisor, and what is said where it is not.
 #![allow(clippy::allow_attributes, dead_code, reason = "the toolchain is shared with the fixtures' tests")]
 
+#[path = "support/desk.rs"]
+mod desk;
 #[path = "support/toolchain.rs"]
 mod toolchain;
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use desk::Desk;
 use flate2::{Compression, GzBuilder};
-use toolchain::Toolchain;
 use xsplice_diff::{
     Base, BaseHow, Compared, Configuration, Correlated, Input, LeftOut, Loader, ObjectPair, OtherOption,
     Parts, Patchable, Selection, World, configuration, prove,
@@ -18,41 +19,7 @@ use xsplice_diff::{
 use xsplice_objects::{Hypervisor, Object};
 use xsplice_report::Problems;
 
-/// A folder with sources.
-struct Desk(tempfile::TempDir);
-
 impl Desk {
-    fn new() -> Desk {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let common = folder.path().join("common");
-        std::fs::create_dir(&common).expect("a folder");
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/common");
-        for name in ["hv.h", "hypervisor.ld", "others.c"] {
-            std::fs::copy(from.join(name), common.join(name)).expect("a copy");
-        }
-        Desk(folder)
-    }
-
-    fn source(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.path().join(name);
-        std::fs::write(&path, text).expect("a source");
-        path
-    }
-
-    fn compile(&self, name: &str, text: &str, flags: &[&str]) -> Vec<u8> {
-        let source = self.source(name, text);
-        let flags = [flags, &["-frandom-seed=1"]].concat();
-        Toolchain::new(&source, &[]).compile(&flags).expect("it compiles")
-    }
-
-    fn image(&self, objects: &[&[u8]]) -> Vec<u8> {
-        let others = std::fs::read_to_string(self.0.path().join("common/others.c")).expect("a source");
-        let others = self.compile("others.c", &others, &[]);
-        let source = self.source("link.c", "");
-        let all: Vec<&[u8]> = objects.iter().copied().chain([&others[..]]).collect();
-        Toolchain::new(&source, &[]).link(&all).expect("it links")
-    }
-
     /// An image after objcopy.
     fn changed(&self, image: &[u8], args: &[&str]) -> Vec<u8> {
         let file = self.0.path().join("image");
