@@ -25,6 +25,9 @@ const AREA: u64 = 1 << 30;
 /// More symbols than any hypervisor has, by a factor of a hundred.
 const MOST_SYMBOLS: u64 = 1 << 20;
 
+/// Bytes of a `struct alt_instr` (xen/arch/x86/include/asm/alternative.h, 4.13 to 4.22).
+const ALTERNATIVE: usize = 14;
+
 /// Bytes of a direct or indirect call site that Xen rewrites at boot.
 const CALL_SITE: u64 = 6;
 
@@ -285,8 +288,8 @@ impl<'a> XenSymbols<'a> {
             elf::u32_at(raw, 0).map(|d| address.wrapping_add_signed(i64::from(d as i32)))
         };
         if let Some((start, data)) = self.table("__alt_instructions", "__alt_instructions_end") {
-            for (i, entry) in data.chunks_exact(14).enumerate() {
-                if let Some(original) = relative(start + i as u64 * 14, entry) {
+            for (i, entry) in data.chunks_exact(ALTERNATIVE).enumerate() {
+                if let Some(original) = relative(start + (i * ALTERNATIVE) as u64, entry) {
                     let len = u64::from(entry[10]) + u64::from(entry[12]);
                     ranges.push(original..original.saturating_add(len));
                 }
@@ -301,6 +304,22 @@ impl<'a> XenSymbols<'a> {
         }
         ranges.sort_unstable_by_key(|range| (range.start, range.end));
         ranges
+    }
+
+    /// The number of the CPU feature of its own altcalls (X86_FEATURE_ALWAYS), which differs between versions; none
+    /// where it has no altcalls among its alternatives (4.21 and later, or no such code), or several numbers.
+    pub fn altcall_feature(&self) -> Option<u16> {
+        let (start, data) = self.table("__alt_instructions", "__alt_instructions_end")?;
+        let entries = data.chunks_exact(ALTERNATIVE).zip((start..).step_by(ALTERNATIVE));
+        let mut features = entries.filter_map(|(entry, at)| {
+            let distance = elf::u32_at(entry, 4)? as i32;
+            let replacement = at.wrapping_add(4).wrapping_add_signed(i64::from(distance));
+            let code = self.bytes_at(replacement, 5).filter(|_| entry[11] == 5)?;
+            let itself = matches!(code, [0xe8 | 0xe9, 0xfb, 0xff, 0xff, 0xff]);
+            elf::u16_at(entry, 8).filter(|_| itself)
+        });
+        let first = features.next()?;
+        features.all(|feature| feature == first).then_some(first)
     }
 
     /// The functions whose ENDBR64 may be poisoned at boot, sorted.

@@ -521,6 +521,19 @@ fn altcalls_are_literal() {
 }
 
 #[test]
+fn altcalls_have_the_feature_of_the_hypervisors_own() {
+    gives(&[codes::ALTCALL], |e| e.sec(".altinstructions").data[22] = 0x81);
+    // Nobody knows the number where the hypervisor has none.
+    let mut payload = sample::payload();
+    payload.sec(".altinstructions").data[22] = 0x81;
+    let mut xen = sample::xen();
+    xen.sec(".init.data").data[0x140] = 0x90;
+    let (payload, xen) = (payload.write(), xen.write());
+    let input = VerifyInput { payload: &payload, name: "n", xen_syms: Some(&xen), ..Default::default() };
+    says(&[], &verify(&input));
+}
+
+#[test]
 fn call_sites_are_indirect_calls() {
     let site = |addend: i64| {
         move |e: &mut Elf| {

@@ -6,6 +6,7 @@ use crate::findings::{Errno, Findings, Side, Step};
 use crate::payload::{Alternative, BugFrame, R_X86_64_PC32, R_X86_64_PLT32, Target, bug_frame_kind};
 use crate::traits::AlternativeChecks;
 use crate::verify::{Context, in_section, problem};
+use crate::xen::XenSymbols;
 use crate::{codes, elf};
 
 /// Most bytes of an original with padding: MAX_PATCH_LEN (xen/arch/x86/alternative.c).
@@ -379,6 +380,22 @@ fn altcall(
             "an altcall is not in the form that Xen resolves".into(),
             "The replacement must be literally e8 or e9 fb ff ff ff, without a relocation, and the original ff 15 \
              or ff 25 with the displacement of a pointer; otherwise the call would lead to itself or elsewhere.",
+        );
+    }
+    let always = context.xen.as_ref().and_then(XenSymbols::altcall_feature);
+    if let Some(always) = always.filter(|&always| always != alternative.feature) {
+        alternative_problem(
+            context,
+            Side::Host,
+            alternative,
+            findings,
+            codes::ALTCALL,
+            format!(
+                "an altcall has the feature {:#x}, and the hypervisor's own have {always:#x}",
+                alternative.feature
+            ),
+            "Xen resolves altcalls by the number of X86_FEATURE_ALWAYS, which differs between versions; with another \
+             the call would lead to its replacement, which calls itself.",
         );
     }
 }

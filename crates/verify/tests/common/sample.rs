@@ -48,6 +48,12 @@ pub fn xen() -> Elf {
     init_data[0x100..0x104].copy_from_slice(&original.to_le_bytes());
     init_data[0x10a] = 3;
     init_data[0x10c] = 2;
+    // An altcall, whose feature is that of the payload's.
+    let site = (TEXT + 0x900).wrapping_sub(INIT + 0x1000 + table + 14) as u32;
+    init_data[0x10e..0x112].copy_from_slice(&site.to_le_bytes());
+    init_data[0x112..0x116].copy_from_slice(&(0x140u32 - 0x112).to_le_bytes());
+    init_data[0x116..0x11c].copy_from_slice(&[0x80, 0, 6, 5, 0, 0]);
+    init_data[0x140..0x145].copy_from_slice(&[0xe8, 0xfb, 0xff, 0xff, 0xff]);
     // One function whose ENDBR64 may be sealed.
     init_data[0x80..0x88].copy_from_slice(&(TEXT + 0x300).to_le_bytes());
     for (name, kind, flags, addr, data) in [
@@ -80,7 +86,7 @@ pub fn xen() -> Elf {
         ("__initdata_cf_clobber_start", 4, INIT + 0x1080),
         ("__initdata_cf_clobber_end", 4, INIT + 0x1088),
         ("__alt_instructions", 4, INIT + 0x1100),
-        ("__alt_instructions_end", 4, INIT + 0x110e),
+        ("__alt_instructions_end", 4, INIT + 0x111c),
         ("__init_end", 5, DATA),
         ("some_data", 5, DATA + 0x10),
         ("some_pointer", 5, DATA + 0x20),
