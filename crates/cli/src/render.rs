@@ -5,7 +5,7 @@ use std::io::Write;
 
 use serde::Serialize;
 use xsplice_diff::{Base, ByAddress, Expectation, How, Replacement};
-use xsplice_report::{Because, Diagnostic, Kind, Place, Problems};
+use xsplice_report::{Because, Diagnostic, Kind, Outcome, Place, Problems};
 
 use crate::report::{Findings, PayloadFacts};
 
@@ -36,9 +36,7 @@ const SHOWN_OF_A_CODE: usize = 6;
 /// same run are its consequences.
 pub(crate) fn problems(problems: &Problems) {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut sorted: Vec<&Diagnostic> = problems.0.iter().collect();
-    sorted.sort_by_key(|problem| problem.code.name != "layout-changed");
-    for problem in sorted {
+    for problem in causes_first(problems) {
         let count = counts.entry(problem.code.name).or_default();
         *count += 1;
         if *count <= SHOWN_OF_A_CODE {
@@ -48,6 +46,13 @@ pub(crate) fn problems(problems: &Problems) {
     for (code, count) in counts.into_iter().filter(|(_, count)| *count > SHOWN_OF_A_CODE) {
         line(&format!("and {} more of [{code}]: see report.json", count - SHOWN_OF_A_CODE));
     }
+}
+
+/// A changed layout comes first.
+fn causes_first(problems: &Problems) -> Vec<&Diagnostic> {
+    let mut sorted: Vec<&Diagnostic> = problems.0.iter().collect();
+    sorted.sort_by_key(|problem| problem.code.name != "layout-changed");
+    sorted
 }
 
 /// A kind of code in a word.
@@ -65,7 +70,7 @@ const HINTED: usize = 3;
 /// Where a refusal is explained, once for all of a run.
 pub(crate) fn hint(problems: &Problems) {
     let mut codes: Vec<&str> = Vec::new();
-    for problem in problems.0.iter().filter(|problem| problem.kind == Kind::Refusal) {
+    for problem in causes_first(problems).into_iter().filter(|problem| problem.kind == Kind::Refusal) {
         if !codes.contains(&problem.code.name) {
             codes.push(problem.code.name);
         }
@@ -121,12 +126,43 @@ pub(crate) fn summary(report: &crate::report::Report) -> Vec<String> {
         let base = base.as_ref().filter(|base| base.functions > 0)?;
         Some(share(base, of))
     }));
-    lines.extend(findings(&report.findings));
+    let found = findings(&report.findings);
+    lines.extend(if report.outcome == Outcome::Refused { shortened(found) } else { found });
     for reason in &report.nothing {
         lines.push(format!("nothing to patch in {reason}"));
     }
     lines.extend(report.payload.as_ref().map(payload));
     lines
+}
+
+/// How many lines of a kind a terminal shows of what a refused patch would change; the report has all.
+const SHOWN_OF_A_REFUSAL: usize = 10;
+
+/// The first lines of each kind: why a patch is refused must not scroll away behind hundreds of functions.
+fn shortened(lines: Vec<String>) -> Vec<String> {
+    let label = |line: &str| line.split(':').next().unwrap_or_default().to_owned();
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for line in &lines {
+        *counts.entry(label(line)).or_default() += 1;
+    }
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let mut shown = Vec::new();
+    for line in lines {
+        let label = label(&line);
+        let number = seen.entry(label.clone()).or_default();
+        *number += 1;
+        let more = counts[&label].saturating_sub(SHOWN_OF_A_REFUSAL);
+        match *number {
+            // A line that says "1 more" is as long as the one that it stands for.
+            _ if more <= 1 || *number < SHOWN_OF_A_REFUSAL => shown.push(line),
+            SHOWN_OF_A_REFUSAL => {
+                shown.push(line);
+                shown.push(format!("{label}: {more} more, see report.json"));
+            }
+            _ => {}
+        }
+    }
+    shown
 }
 
 /// A payload in a line.
@@ -280,4 +316,25 @@ fn line_numbers(neutral: &[String]) -> Option<String> {
     };
     let named = neutral.iter().take(NAMED_FILES).map(String::as_str).collect::<Vec<_>>().join(", ");
     Some(format!("line numbers kept: {named}{more}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_does_not_scroll_away() {
+        let lines = |count: usize| -> Vec<String> {
+            let changed = (0..count).map(|n| format!("changed: f{n}: a: b"));
+            changed.chain(["removed: g".into(), "at next boot: h in i".into()]).collect()
+        };
+        assert_eq!(shortened(lines(11)), lines(11));
+        let short = shortened(lines(632));
+        assert_eq!(short.len(), SHOWN_OF_A_REFUSAL + 3);
+        assert_eq!(short[..SHOWN_OF_A_REFUSAL], lines(SHOWN_OF_A_REFUSAL)[..SHOWN_OF_A_REFUSAL]);
+        assert_eq!(
+            short[SHOWN_OF_A_REFUSAL..],
+            ["changed: 622 more, see report.json", "removed: g", "at next boot: h in i"]
+        );
+    }
 }
