@@ -27,6 +27,8 @@ const UNSEEN: &str =
     "Only automatic variables of it are seen here, and a pair of objects does not show those of others.";
 /// What to do instead.
 const ADVICE: &str = "Keep the layout: put what is new into a hole, into a table of its own that is looked up by the object's address (shadow data), or into a new structure; or set it up from a load hook. Otherwise boot a fixed hypervisor.";
+/// The same where a pointer leads to functions of another kind.
+const ADVICE_CALLS: &str = "Keep what the pointer's functions take and return: hand over what is new in another way (a member of what they get already, shadow data), or call a function beside them. Otherwise boot a fixed hypervisor.";
 
 /// What stands in the way whatever the hypervisor: changed layouts of types, or none to compare. `whole` says whether
 /// all objects that the change reaches are among the parts.
@@ -186,8 +188,14 @@ impl Changed {
     }
 
     fn refusal(&self, known: &Known, why: &str, outer: &[String]) -> Diagnostic {
-        let gone = self.changes.iter().all(LayoutChange::is_removal);
-        let mut why = format!("{} {why}", if gone { WHY_GONE } else { WHY }).trim_end().to_owned();
+        let calls = self.changes.iter().all(LayoutChange::is_signature);
+        let harm = match () {
+            // What is said below is all of it.
+            () if calls => "",
+            () if self.changes.iter().all(LayoutChange::is_removal) => WHY_GONE,
+            () => WHY,
+        };
+        let mut why = format!("{harm} {why}").trim().to_owned();
         if self.changes.iter().any(LayoutChange::is_signature) {
             why.push_str(
                 " Callers that are not replaced go on calling through the pointer with the old arguments.",
@@ -196,7 +204,10 @@ impl Changed {
         if !outer.is_empty() {
             why.push_str(&format!(" What holds it changes with it: {}.", outer.join(", ")));
         }
-        Diagnostic::new(codes::LAYOUT_CHANGED, self.told(known)).at(self.place(known)).why(why).advice(ADVICE)
+        Diagnostic::new(codes::LAYOUT_CHANGED, self.told(known))
+            .at(self.place(known))
+            .why(why)
+            .advice(if calls { ADVICE_CALLS } else { ADVICE })
     }
 
     /// The types whose change is all that this one is about: `None` if there is more.

@@ -355,7 +355,7 @@ impl Found {
         let both = [(&expected.refused, Kind::Refusal), (&expected.warned, Kind::Warning)];
         for (refused, kind) in both.into_iter().flat_map(|(list, kind)| list.iter().map(move |r| (r, kind))) {
             let fits = |d: &&Diagnostic| {
-                let text = format!("{} {} {}", d.what, d.place, d.why);
+                let text = format!("{} {} {} {}", d.what, d.place, d.why, d.advice);
                 d.code.name == refused.code && refused.words.iter().all(|word| text.contains(word.as_str()))
             };
             match left.iter().position(fits) {
