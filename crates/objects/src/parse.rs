@@ -1,5 +1,7 @@
 //! From the bytes of an object to its model.
 
+use std::collections::BTreeSet;
+
 use object::elf;
 use object::read::elf::{FileHeader, Rela as _, SectionHeader as _, Sym as _};
 use object::{Endianness, SectionIndex};
@@ -118,6 +120,7 @@ impl Object {
             });
         }
         problems.extend(symbols.iter().find_map(|symbol| far_symbol(path, symbol)));
+        problems.extend(absent_code(path, &sections, &symbols));
         problems.extend(symbols.iter().filter_map(|symbol| unknown_symbol(path, symbol, &sections)));
         for section in table.iter() {
             let Some((relocations, _)) = section.rela(endian, bytes).map_err(unreadable)? else { continue };
@@ -157,7 +160,7 @@ const LARGEST: u64 = 64 << 20;
 
 /// A damaged size would have as much memory asked for.
 fn too_large(path: &str, sections: &[Section]) -> Option<Diagnostic> {
-    let absent = |section: &&Section| section.size > section.data.len() as u64;
+    let absent = |section: &&Section| is_absent(section);
     let total = sections.iter().filter(absent).fold(0u64, |sum, section| sum.saturating_add(section.size));
     let largest = sections.iter().filter(absent).max_by_key(|section| section.size)?;
     (total > LARGEST).then(|| {
@@ -169,6 +172,34 @@ fn too_large(path: &str, sections: &[Section]) -> Option<Diagnostic> {
             ))
             .advice("Check whether the object is damaged, and build it again.")
     })
+}
+
+/// Whether a section takes no space in the file.
+fn is_absent(section: &Section) -> bool {
+    section.size > section.data.len() as u64
+}
+
+/// Code that is not in the file: it would be read as millions of instructions of zeroes.
+fn absent_code(path: &str, sections: &[Section], symbols: &[Symbol]) -> Option<Diagnostic> {
+    let functions = symbols.iter().filter(|symbol| symbol.kind == SymbolKind::Function);
+    let with_functions: BTreeSet<usize> = functions
+        .filter_map(|symbol| match symbol.home {
+            Home::Section(id) => Some(id.0),
+            Home::Undefined | Home::Absolute | Home::Common => None,
+        })
+        .collect();
+    let is_code = |id: usize, section: &Section| {
+        matches!(section.class, Class::Text | Class::InitText)
+            || section.flags & elf::SHF_EXECINSTR.0 != 0
+            || with_functions.contains(&id)
+    };
+    let mut absent = sections.iter().enumerate().filter(|(_, section)| is_absent(section));
+    let (_, section) = absent.find(|(id, section)| is_code(*id, section))?;
+    let found = Diagnostic::new(OBJECT_UNREADABLE, "an object has code that is not in its file")
+        .at(Place::object(path).section(&section.name))
+        .why("The section takes no space in the file (SHT_NOBITS): zeroes are no functions.")
+        .advice("Check whether the object is damaged, and build it again.");
+    Some(found)
 }
 
 fn group(path: &str, section: &str, signature: &str) -> Diagnostic {
