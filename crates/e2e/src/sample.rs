@@ -62,7 +62,9 @@ fn always(xen: &XenSymbols<'_>) -> Option<u16> {
     table.chunks_exact(14).zip(0u64..).find_map(|(entry, number)| {
         let distance = i32::from_le_bytes(entry[4..8].try_into().ok()?);
         let replacement = (start + number * 14 + 4).wrapping_add_signed(i64::from(distance));
-        let is_altcall = xen.bytes_at(replacement, 5) == Some(&[0xe8, 0xfb, 0xff, 0xff, 0xff]);
+        // A replacement of no bytes stands in front of any other.
+        let is_altcall =
+            entry[11] == 5 && xen.bytes_at(replacement, 5) == Some(&[0xe8, 0xfb, 0xff, 0xff, 0xff]);
         is_altcall.then(|| u16::from_le_bytes([entry[8], entry[9]]))
     })
 }
