@@ -120,7 +120,7 @@ impl Object {
             });
         }
         problems.extend(symbols.iter().find_map(|symbol| far_symbol(path, symbol)));
-        problems.extend(absent_code(path, &sections, &symbols));
+        problems.extend(absent_content(path, &sections, &symbols));
         problems.extend(symbols.iter().filter_map(|symbol| unknown_symbol(path, symbol, &sections)));
         for section in table.iter() {
             let Some((relocations, _)) = section.rela(endian, bytes).map_err(unreadable)? else { continue };
@@ -179,8 +179,9 @@ fn is_absent(section: &Section) -> bool {
     section.size > section.data.len() as u64
 }
 
-/// Code that is not in the file: it would be read as millions of instructions of zeroes.
-fn absent_code(path: &str, sections: &[Section], symbols: &[Symbol]) -> Option<Diagnostic> {
+/// What stands against a section that is not in the file: only data can be zeroes, and code, entries and texts would be
+/// millions of each.
+fn absent_content(path: &str, sections: &[Section], symbols: &[Symbol]) -> Option<Diagnostic> {
     let functions = symbols.iter().filter(|symbol| symbol.kind == SymbolKind::Function);
     let with_functions: BTreeSet<usize> = functions
         .filter_map(|symbol| match symbol.home {
@@ -188,16 +189,20 @@ fn absent_code(path: &str, sections: &[Section], symbols: &[Symbol]) -> Option<D
             Home::Undefined | Home::Absolute | Home::Common => None,
         })
         .collect();
-    let is_code = |id: usize, section: &Section| {
-        matches!(section.class, Class::Text | Class::InitText)
-            || section.flags & elf::SHF_EXECINSTR.0 != 0
-            || with_functions.contains(&id)
+    let is_more_than_data = |id: usize, section: &Section| {
+        let by_class = match section.class {
+            Class::Text | Class::InitText | Class::Strings | Class::Constants => true,
+            Class::Special(_) | Class::BootArray => true,
+            Class::InitData | Class::ReadOnly | Class::Data | Class::Bss | Class::PerCpu => false,
+            Class::Ignored | Class::Tables | Class::Unknown => false,
+        };
+        by_class || section.flags & elf::SHF_EXECINSTR.0 != 0 || with_functions.contains(&id)
     };
     let mut absent = sections.iter().enumerate().filter(|(_, section)| is_absent(section));
-    let (_, section) = absent.find(|(id, section)| is_code(*id, section))?;
-    let found = Diagnostic::new(OBJECT_UNREADABLE, "an object has code that is not in its file")
+    let (_, section) = absent.find(|(id, section)| is_more_than_data(*id, section))?;
+    let found = Diagnostic::new(OBJECT_UNREADABLE, "an object has code or tables that are not in its file")
         .at(Place::object(path).section(&section.name))
-        .why("The section takes no space in the file (SHT_NOBITS): zeroes are no functions.")
+        .why("The section takes no space in the file (SHT_NOBITS): zeroes are no functions, and no entries.")
         .advice("Check whether the object is damaged, and build it again.");
     Some(found)
 }
