@@ -55,6 +55,7 @@ pub struct XenSymbols<'a> {
     /// Bytes of the longest of these.
     longest_rewritten: u64,
     sealable: Vec<u64>,
+    altcall_feature: Option<u16>,
     /// Whether the file holds the list of alternatives: else what boot rewrites is not known.
     knows_boot: bool,
 }
@@ -109,6 +110,7 @@ impl<'a> XenSymbols<'a> {
             rewritten: Vec::new(),
             longest_rewritten: 0,
             sealable: Vec::new(),
+            altcall_feature: None,
             knows_boot: false,
         };
         let start = xen.bound("_start").or_else(|| xen.bound("_stext"));
@@ -125,6 +127,7 @@ impl<'a> XenSymbols<'a> {
         xen.rewritten = xen.rewritten_at_boot();
         xen.longest_rewritten = xen.rewritten.iter().map(|range| range.end - range.start).max().unwrap_or(0);
         xen.sealable = xen.sealed_at_boot();
+        xen.altcall_feature = xen.feature_of_altcalls();
         xen.knows_boot = xen.table("__alt_instructions", "__alt_instructions_end").is_some();
         Ok(xen)
     }
@@ -254,6 +257,12 @@ impl<'a> XenSymbols<'a> {
         functions.any(|symbol| self.bytes_at(symbol.address, ENDBR.len() as u64) == Some(&ENDBR))
     }
 
+    /// The number of the CPU feature of its own altcalls (X86_FEATURE_ALWAYS), which differs between versions; none
+    /// where it has no altcalls among its alternatives (4.21 and later, or no such code), or several numbers.
+    pub fn altcall_feature(&self) -> Option<u16> {
+        self.altcall_feature
+    }
+
     /// How many bytes from `address` on are the same in memory as in the file, at most `size`: up to the
     /// first that boot rewrites as an alternative or an altcall; none where Xen may seal an ENDBR64, or where the file
     /// does not say what boot rewrites.
@@ -306,9 +315,8 @@ impl<'a> XenSymbols<'a> {
         ranges
     }
 
-    /// The number of the CPU feature of its own altcalls (X86_FEATURE_ALWAYS), which differs between versions; none
-    /// where it has no altcalls among its alternatives (4.21 and later, or no such code), or several numbers.
-    pub fn altcall_feature(&self) -> Option<u16> {
+    /// The feature of those alternatives whose replacement is a call or jump to itself.
+    fn feature_of_altcalls(&self) -> Option<u16> {
         let (start, data) = self.table("__alt_instructions", "__alt_instructions_end")?;
         let entries = data.chunks_exact(ALTERNATIVE).zip((start..).step_by(ALTERNATIVE));
         let mut features = entries.filter_map(|(entry, at)| {
