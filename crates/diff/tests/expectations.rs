@@ -2,6 +2,8 @@
 //! rewrites.
 #![allow(clippy::allow_attributes, dead_code, reason = "the toolchain is shared with the fixtures' tests")]
 
+#[path = "support/desk.rs"]
+mod desk;
 #[path = "support/toolchain.rs"]
 mod toolchain;
 
@@ -9,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
+use desk::Desk;
 use toolchain::Toolchain;
 use xsplice_diff::{
     Compared, Correlated, Expectation, Input, LeftOut, Loader, ObjectPair, Parts, Patchable, Selection, World,
@@ -157,18 +160,13 @@ struct Made {
 }
 
 fn made() -> Made {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let common = folder.path().join("common");
-    std::fs::create_dir(&common).expect("a folder");
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/common");
-    for name in ["hv.h", "hypervisor.ld", "others.c"] {
-        std::fs::copy(from.join(name), common.join(name)).expect("a copy");
-    }
-    let source = folder.path().join("own.S");
-    std::fs::write(&source, SOURCE).expect("a source");
+    let desk = Desk::new();
+    let source = desk.source("own.S", SOURCE);
     let tools = Toolchain::new(&source, &[]);
     let (before, after) = (tools.compile(&[]), tools.compile(&["-DPATCHED"]));
-    let others = tools.compile_as(&common.join("others.c"), Path::new("others.c"), &[]).expect("it compiles");
+    let others = tools
+        .compile_as(&desk.0.path().join("common/others.c"), Path::new("others.c"), &[])
+        .expect("it compiles");
     let (before, after) = (before.expect("it compiles"), after.expect("it compiles"));
     let image = tools.link(&[&before, &others]).expect("it links");
     Made { before, after, image }

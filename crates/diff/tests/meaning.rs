@@ -2,14 +2,15 @@
 //! pairs of objects alone, and refusals that are let through.
 #![allow(clippy::allow_attributes, dead_code, reason = "the toolchain is shared with the fixtures' tests")]
 
+#[path = "support/desk.rs"]
+mod desk;
 #[path = "support/toolchain.rs"]
 mod toolchain;
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::process::Command;
 
-use toolchain::Toolchain;
+use desk::Desk;
 use xsplice_diff::{
     Compared, Correlated, Input, Loader, ObjectPair, Parts, Patchable, Selection, World, codes,
 };
@@ -18,7 +19,7 @@ use xsplice_report::{Allowance, Code, Problems};
 
 /// A source before and after, and the hypervisor that is linked from it.
 struct Case {
-    folder: tempfile::TempDir,
+    desk: Desk,
     before: Vec<u8>,
     after: Vec<u8>,
     image: Vec<u8>,
@@ -27,30 +28,15 @@ struct Case {
 impl Case {
     /// `others` is another object of the hypervisor, which the patch leaves alone.
     fn new(text: &str, others: &str) -> Case {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let common = folder.path().join("common");
-        std::fs::create_dir(&common).expect("a folder");
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/common");
-        for name in ["hv.h", "hypervisor.ld", "others.c"] {
-            std::fs::copy(from.join(name), common.join(name)).expect("a copy");
-        }
-        let compile = |name: &str, text: &str, flags: &[&str]| {
-            let source = folder.path().join(name);
-            std::fs::write(&source, text).expect("a source");
-            let flags = [flags, &["-frandom-seed=1"]].concat();
-            Toolchain::new(&source, &[]).compile(&flags).expect("it compiles")
-        };
-        let (before, after) = (compile("own.c", text, &[]), compile("own.c", text, &["-DPATCHED"]));
-        let given = std::fs::read_to_string(common.join("others.c")).expect("a source");
-        let others = [before.clone(), compile("others.c", &given, &[]), compile("far.c", others, &[])];
-        let all: Vec<&[u8]> = others.iter().map(Vec::as_slice).collect();
-        let image = Toolchain::new(&folder.path().join("own.c"), &[]).link(&all).expect("it links");
-        Case { folder, before, after, image }
+        let desk = Desk::new();
+        let (before, after) = (desk.compile("own.c", text, &[]), desk.compile("own.c", text, &["-DPATCHED"]));
+        let image = desk.image(&[&before, &desk.compile("far.c", others, &[])]);
+        Case { desk, before, after, image }
     }
 
     /// Takes the code out of the symbol file.
     fn without_code(mut self) -> Case {
-        let file = self.folder.path().join("image");
+        let file = self.desk.0.path().join("image");
         std::fs::write(&file, &self.image).expect("a file");
         let status = Command::new("objcopy").arg("--only-keep-debug").arg(&file).status();
         assert!(status.is_ok_and(|status| status.success()), "objcopy");

@@ -370,30 +370,20 @@ fn altcall(
     });
     let through =
         original.is_some_and(|(section, at)| context.payload.relocation_at(section, at + 2).is_some());
+    let mut say = |what: String, why: &str| {
+        alternative_problem(context, Side::Host, alternative, findings, codes::ALTCALL, what, why);
+    };
     if !literal || !pairs || !through || alternative.original_len < 6 || alternative.replacement_len != 5 {
-        alternative_problem(
-            context,
-            Side::Host,
-            alternative,
-            findings,
-            codes::ALTCALL,
+        say(
             "an altcall is not in the form that Xen resolves".into(),
             "The replacement must be literally e8 or e9 fb ff ff ff, without a relocation, and the original ff 15 \
              or ff 25 with the displacement of a pointer; otherwise the call would lead to itself or elsewhere.",
         );
     }
-    let always = context.xen.as_ref().and_then(XenSymbols::altcall_feature);
-    if let Some(always) = always.filter(|&always| always != alternative.feature) {
-        alternative_problem(
-            context,
-            Side::Host,
-            alternative,
-            findings,
-            codes::ALTCALL,
-            format!(
-                "an altcall has the feature {:#x}, and the hypervisor's own have {always:#x}",
-                alternative.feature
-            ),
+    let (found, always) = (alternative.feature, context.xen.as_ref().and_then(XenSymbols::altcall_feature));
+    if let Some(always) = always.filter(|&always| always != found) {
+        say(
+            format!("an altcall has the feature {found:#x}, and the hypervisor's own have {always:#x}"),
             "Xen resolves altcalls by the number of X86_FEATURE_ALWAYS, which differs between versions; with another \
              the call would lead to its replacement, which calls itself.",
         );
