@@ -157,7 +157,7 @@ fn objects_of_the_patched_build_are_held_against_the_payload_in_place() {
     let ran = verify(&desk, &["--objects", "objects"]);
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{}", ran.stdout);
     // printk is called, handle is called before and after the multiplication, and the text is printk's.
-    let said = "against the objects: 1 functions, 4 references, 1 constants and texts\n";
+    let said = "against the objects: 1 functions, 4 references, 1 constants and texts, 0 hooks\n";
     assert!(ran.stdout.contains(said), "{}", ran.stdout);
     assert!(!ran.stdout.contains("--objects"), "{}", ran.stdout);
     let report = json(&verify(&desk, &["--objects", "objects", "--json"]));

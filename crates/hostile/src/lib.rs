@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use xsplice_diff::{Compared, Correlated, Input, ObjectPair, Parts};
 use xsplice_dwarf::{DebugInfo, TypeKind};
 use xsplice_objects::{Hypervisor, Object};
-use xsplice_verify::{KNOWN_MINORS, LoaderTraits, VerifyInput, XenSymbols, XenVersion};
+use xsplice_verify::{KNOWN_MINORS, LoaderTraits, PatchedObject, VerifyInput, XenSymbols, XenVersion};
 
 /// A reader's name, what calls it, and what it is started with.
 pub struct Target {
@@ -55,19 +55,30 @@ pub fn object(bytes: &[u8]) {
 }
 
 /// A payload and a symbol file, as the verifier reads them; the input is as [`seeds::payload_input`] makes it. One byte
-/// says against which symbol file, for which loader, and whether on itself.
+/// says against which symbol file, for which loader, and whether on itself. One that breaks no rule is put into an image of
+/// the hypervisor, and held against the other file as the object that it was made of, or against itself.
 pub fn payload(bytes: &[u8]) {
     static XEN: OnceLock<(Vec<u8>, Vec<u8>)> = OnceLock::new();
     let Some((&kind, rest)) = bytes.split_first() else { return };
-    let (payload, symbols) = seeds::split(rest);
+    let (payload, other) = seeds::split(rest);
     let (xen, sound) = XEN.get_or_init(seeds::hypervisor_and_payload);
     let _ = xsplice_verify::inspect(payload).map(|seen| xsplice_verify::render_text(&seen));
     let _ = xsplice_verify::exported_names(payload);
     let minor = (KNOWN_MINORS.start() + u32::from(kind >> 4)).min(*KNOWN_MINORS.end());
     let traits = (kind & 4 != 0).then(|| LoaderTraits::of(XenVersion { major: 4, minor, patch: None }));
-    let xen_syms = [None, Some(xen.as_slice()), Some(symbols), Some(symbols)][usize::from(kind & 3)];
+    let xen_syms = [None, Some(xen.as_slice()), Some(other), Some(other)][usize::from(kind & 3)];
     let (below, names) = ([payload], ["below"]);
-    let input = VerifyInput { payload, name: "hostile", xen_syms, traits, ..VerifyInput::default() };
+    let bytes = if kind & 3 == 1 && !other.is_empty() { other } else { payload };
+    let objects = [PatchedObject { path: "xen/common/a.o", bytes }];
+    let input = VerifyInput {
+        payload,
+        name: "hostile",
+        xen_syms,
+        traits,
+        in_place: true,
+        objects: Some(&objects),
+        ..VerifyInput::default()
+    };
     let verdict = xsplice_verify::verify(&input);
     let _ = (verdict.loader(), verdict.safe());
     if kind & 8 != 0 {
@@ -75,7 +86,7 @@ pub fn payload(bytes: &[u8]) {
         let _ = xsplice_verify::verify(&upper);
     }
     if kind & 2 != 0
-        && let Ok(symbols) = XenSymbols::parse(symbols)
+        && let Ok(symbols) = XenSymbols::parse(other)
     {
         let _ = (symbols.version(), symbols.has_landing_pads(), symbols.payload_area());
         for symbol in symbols.symbols().iter().take(64) {

@@ -49,10 +49,11 @@ pub(crate) fn hypervisor_and_payload() -> (Vec<u8>, Vec<u8>) {
     (made::sample::xen().write(), made::sample::payload().write())
 }
 
-/// A payload with its circumstances. `kind` in its lowest two bits: 0 without a symbol file, 1 with the sound one, else with
-/// the one given; 4 for the loader of the version that the upper four bits choose; 8 also with a sound payload on it.
-pub fn payload_input(kind: u8, payload: &[u8], symbols: &[u8]) -> Vec<u8> {
-    [&[kind], pair(payload, symbols).as_slice()].concat()
+/// A payload with its circumstances. `kind` in its lowest two bits: 0 without a symbol file, 1 with the sound one and with
+/// `other` as the object that it was made of, else with `other` as symbol file; 4 for the loader of the version that the
+/// upper four bits choose; 8 also with a sound payload on it.
+pub fn payload_input(kind: u8, payload: &[u8], other: &[u8]) -> Vec<u8> {
+    [&[kind], pair(payload, other).as_slice()].concat()
 }
 
 /// Two files as one input: the length of the first in four bytes, least first, then both.
@@ -75,14 +76,20 @@ pub fn payloads() -> Vec<Vec<u8>> {
     made::sample::expect(&mut expecting, &[0xf3, 0x0f, 0x1e, 0xfa, 0x90], 0);
     let mut nops = made::sample::payload();
     made::sample::nops(&mut nops, "plain_fn", 5, 48);
-    vec![
+    let hooks: [(&str, &[&str]); 2] = [("load", &["first", "second"]), ("apply", &["third"])];
+    let made_of = [made::twins::special(), made::twins::with_hooks(&hooks, &hooks)];
+    let made_of =
+        made_of.map(|(payload, object)| payload_input(1 | 4 | 4 << 4, &payload.write(), &object.write()));
+    let mut all = vec![
         payload_input(0, &payload, &[]),
         payload_input(1 | 8, &payload, &[]),
         payload_input(2, &payload, &xen),
         payload_input(1 | 4 | 4 << 4, &expecting.write(), &[]),
         payload_input(1 | 4 | 9 << 4, &nops.write(), &[]),
         payload_input(1, &made::sample::upper().write(), &[]),
-    ]
+    ];
+    all.extend(made_of);
+    all
 }
 
 /// Two objects each, with debug information of several versions.

@@ -201,6 +201,11 @@ impl<'a> XenSymbols<'a> {
         elf::slice(self.bytes, section.sh_offset.checked_add(address - section.sh_addr)?, size)
     }
 
+    /// Bytes of the file.
+    pub(crate) fn file_size(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// What the file holds of memory: each address with the bytes there.
     pub(crate) fn contents(&self) -> impl Iterator<Item = (u64, &'a [u8])> {
         let loaded = |s: &&SectionHeader| {

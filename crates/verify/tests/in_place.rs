@@ -4,95 +4,10 @@
 mod common;
 
 use common::elf::*;
-use common::sample::{self, PAYLOAD_ID, XEN_ID};
+use common::sample;
+use common::twins::*;
 use xsplice_report::Code;
 use xsplice_verify::{Loader, LoaderTraits, PatchedObject, Safe, Verdict, VerifyInput, codes, verify};
-
-/// The function: calls of helper and printk, a text, a comparison, a variable, a constant, itself, the end.
-const CODE: [u8; 39] = [
-    0xe8, 0, 0, 0, 0, // call helper
-    0xe8, 0, 0, 0, 0, // call printk
-    0x48, 0x8d, 0x3d, 0, 0, 0, 0, // lea text(%rip), %rdi
-    0x83, 0xf8, 5, // cmp $5, %eax
-    0x8b, 0x05, 0, 0, 0, 0, // mov some_data+4(%rip), %eax
-    0x48, 0x8b, 0x05, 0, 0, 0, 0, // mov table(%rip), %rax
-    0xe8, 0, 0, 0, 0,    // call target_fn
-    0xc3, // ret
-];
-const HELPER: u64 = 1;
-const PRINTK: u64 = 6;
-const TEXT: u64 = 13;
-const TRAP: usize = 17;
-const IMMEDIATE: usize = 19;
-const VARIABLE: u64 = 22;
-const TABLE: u64 = 29;
-const ITSELF: u64 = 34;
-
-/// What the compiler made of common/a.c.
-fn object() -> Elf {
-    let mut elf = Elf::new(1);
-    let code = elf.add(".text.target_fn", PROGBITS, A | X, 16, &CODE);
-    let helper = elf.add(".text.helper", PROGBITS, A | X, 16, &[0x31, 0xc0, 0xc3]);
-    elf.add(".rodata.str1.1", PROGBITS, A | 0x30, 1, b"no\0yes %d\0");
-    elf.sec(".rodata.str1.1").entsize = 1;
-    let table = elf.add(".rodata.table", PROGBITS, A, 8, &[7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    elf.symbol("a.c", ABS, 0, 0, FILE, LOCAL);
-    for index in 1..=elf.sections.len() as u16 {
-        elf.symbol("", index, 0, 0, SECTION, LOCAL);
-    }
-    elf.symbol("helper", helper, 0, 3, FUNC, LOCAL);
-    elf.symbol("table", table, 0, 16, OBJECT, LOCAL);
-    elf.symbol("target_fn", code, 0, CODE.len() as u64, FUNC, GLOBAL);
-    elf.symbol("printk", 0, 0, 0, 0, GLOBAL);
-    elf.symbol("some_data", 0, 0, 0, 0, GLOBAL);
-    let from = ".text.target_fn";
-    elf.relocate(from, HELPER, R_PLT32, ".text.helper", -4);
-    elf.relocate(from, PRINTK, R_PLT32, "printk", -4);
-    elf.relocate(from, TEXT, R_PC32, ".rodata.str1.1", 3 - 4);
-    // Four bytes into it.
-    elf.relocate(from, VARIABLE, R_PC32, "some_data", 0);
-    elf.relocate(from, TABLE, R_PC32, ".rodata.table", -4);
-    elf.relocate(from, ITSELF, R_PLT32, "target_fn", -4);
-    elf.relocate(".rodata.table", 8, R_64, "printk", 0);
-    elf
-}
-
-/// Symbols of the payload that share a name with others.
-const NEW: &str = "#7";
-const ORIGINAL: &str = "#8";
-
-/// The payload made of it: its constants are in one section, without names.
-fn payload() -> Elf {
-    let mut elf = Elf::new(1);
-    let code = elf.add(".text", PROGBITS, A | X, 16, &CODE);
-    let mut constants = b"yes %d\0".to_vec();
-    constants.resize(16, 0);
-    constants.extend([7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    elf.add(".rodata", PROGBITS, A, 16, &constants);
-    elf.add(".livepatch.strings", PROGBITS, A, 1, b"target_fn\0");
-    elf.add(".livepatch.funcs", PROGBITS, A | W, 8, &sample::func(CODE.len() as u32, 32));
-    elf.add(".note.gnu.build-id", NOTE, A, 4, &note(&PAYLOAD_ID));
-    elf.add(".livepatch.depends", PROGBITS, A, 4, &note(&XEN_ID));
-    elf.add(".livepatch.xen_depends", PROGBITS, A, 4, &note(&XEN_ID));
-    for index in [2, 3] {
-        elf.symbol("", index, 0, 0, SECTION, LOCAL);
-    }
-    for name in ["common/a.c#helper", "printk", "some_data", "common/b.c#helper"] {
-        elf.symbol(name, 0, 0, 0, 0, GLOBAL);
-    }
-    elf.symbol("target_fn", code, 0, CODE.len() as u64, FUNC, LOCAL);
-    elf.symbol("target_fn", 0, 0, 0, 0, GLOBAL);
-    elf.relocate(".text", HELPER, R_PLT32, "common/a.c#helper", -4);
-    elf.relocate(".text", PRINTK, R_PLT32, "printk", -4);
-    elf.relocate(".text", TEXT, R_PC32, ".rodata", -4);
-    elf.relocate(".text", VARIABLE, R_PC32, "some_data", 0);
-    elf.relocate(".text", TABLE, R_PC32, ".rodata", 16 - 4);
-    elf.relocate(".text", ITSELF, R_PLT32, ORIGINAL, -4);
-    elf.relocate(".rodata", 24, R_64, "printk", 0);
-    elf.relocate(".livepatch.funcs", 0, R_64, ".livepatch.strings", 0);
-    elf.relocate(".livepatch.funcs", 8, R_64, NEW, 0);
-    elf
-}
 
 fn judged(payload: &[u8], objects: Option<&[PatchedObject<'_>]>) -> Verdict {
     let xen = sample::xen().write();
@@ -286,41 +201,6 @@ fn what_breaks_a_rule_is_not_applied_and_a_file_of_symbols_alone_is_an_obstacle(
     }
 }
 
-/// Both with a bug frame, an alternative that calls, and an exception: in the payload, their code has no names.
-fn special() -> (Elf, Elf) {
-    let (mut elf, mut twin) = (payload(), object());
-    for (file, code, text, text_at, ordinary) in [
-        (&mut elf, ".text", ".rodata", 0, "printk"),
-        (&mut twin, ".text.target_fn", ".rodata.str1.1", 3, "printk"),
-    ] {
-        // Instead of the comparison: UD2.
-        file.sec(code).data[TRAP..TRAP + 2].copy_from_slice(&[0x0f, 0x0b]);
-        file.sec(code).data[TRAP + 2] = 0x90;
-        file.add(".altinstr_replacement", PROGBITS, A | X, 1, &[0xe8, 0, 0, 0, 0]);
-        file.add(".fixup", PROGBITS, A | X, 1, &[0x31, 0xc0, 0xe9, 0, 0, 0, 0]);
-        file.add(".bug_frames.1", PROGBITS, A, 4, &[0; 8]);
-        let mut alternative = [0; 14];
-        alternative[8..14].copy_from_slice(&[0x34, 0, 5, 5, 0, 0]);
-        file.add(".altinstructions", PROGBITS, A, 1, &alternative);
-        file.add(".ex_table", PROGBITS, A, 4, &[0; 8]);
-        for name in [code, ".altinstr_replacement", ".fixup"] {
-            let index = file.index(name);
-            if !file.symbols.iter().any(|s| s.kind == SECTION && s.section == index) {
-                file.symbol("", index, 0, 0, SECTION, LOCAL);
-            }
-        }
-        file.relocate(".altinstr_replacement", 1, R_PLT32, ordinary, -4);
-        file.relocate(".fixup", 3, R_PLT32, code, VARIABLE as i64);
-        file.relocate(".bug_frames.1", 0, R_PC32, code, TRAP as i64 + (2 << 24));
-        file.relocate(".bug_frames.1", 4, R_PC32, text, text_at + 4 + (44 << 24));
-        file.relocate(".altinstructions", 0, R_PC32, code, PRINTK as i64 - 1);
-        file.relocate(".altinstructions", 4, R_PC32, ".altinstr_replacement", 0);
-        file.relocate(".ex_table", 0, R_PC32, code, VARIABLE as i64 - 2);
-        file.relocate(".ex_table", 4, R_PC32, ".fixup", 0);
-    }
-    (elf, twin)
-}
-
 /// What speaks against a payload with special sections after a change.
 fn special_with(change: impl FnOnce(&mut Elf)) -> (Vec<&'static str>, String) {
     let (mut elf, twin) = special();
@@ -397,4 +277,59 @@ fn the_cold_part_of_a_function_is_the_payloads_own() {
     assert_eq!(against(&with(&[0xf4], false, ".text")), [codes::IN_PLACE_CODE.name]);
     // Back into the original instead of the replacement.
     assert_eq!(against(&with(&[0x90], false, ORIGINAL)), [codes::IN_PLACE_REFERENCE.name]);
+}
+
+#[test]
+fn hooks_are_those_of_the_object() {
+    let source: [(&str, &[&str]); 2] = [("load", &["first", "second"]), ("apply", &["third"])];
+    let (elf, twin) = with_hooks(&source, &source);
+    let verdict = with_object(&elf, &twin);
+    assert_eq!(against(&verdict), Vec::<&str>::new(), "{:#?}", verdict.findings);
+    let objects = verdict.in_place.and_then(|done| done.objects).expect("compared");
+    assert_eq!((objects.functions, objects.hooks), (4, 3));
+
+    let wrong: [(&[(&str, &[&str])], &[&str]); 5] = [
+        // Another function of the same form.
+        (
+            &[("load", &["first", "second"]), ("apply", &["second"])],
+            &[
+                "a.c#third is an object\'s apply hook, and the payload has no such hook",
+                "second at 0xffff82d0",
+            ],
+        ),
+        // At another time.
+        (
+            &[("load", &["first", "second"]), ("revert", &["third"])],
+            &[
+                "a.c#third is an object\'s apply hook, and the payload has no such hook",
+                "third at 0xffff82d0",
+            ],
+        ),
+        (
+            &[("load", &["second", "first"]), ("apply", &["third"])],
+            &["a.c#second is an object\'s load hook, and the payload calls it too early"],
+        ),
+        (
+            &[("load", &["first"]), ("apply", &["third"])],
+            &["a.c#second is an object\'s load hook, and the payload has no such hook"],
+        ),
+        (&[("load", &["first", "second", "second"]), ("apply", &["third"])], &["second at 0xffff82d0"]),
+    ];
+    for (says, said) in wrong {
+        let (elf, twin) = with_hooks(says, &source);
+        assert_eq!(against(&judged(&elf.write(), None)), Vec::<&str>::new(), "{says:?}");
+        let verdict = with_object(&elf, &twin);
+        assert_eq!(against(&verdict), vec![codes::IN_PLACE_REFERENCE.name; said.len()], "{says:?}");
+        for (problem, said) in verdict.problems.0.iter().zip(said) {
+            assert!(problem.what.starts_with(said), "{}", problem.what);
+        }
+    }
+}
+
+#[test]
+fn many_wrong_hooks_are_said_a_few_times() {
+    let many = ["first"; 4000];
+    let other = ["second"; 4000];
+    let (elf, twin) = with_hooks(&[("load", &other)], &[("load", &many)]);
+    assert_eq!(against(&with_object(&elf, &twin)).len(), 16);
 }

@@ -275,8 +275,8 @@ fn in_place_lines(done: &InPlace) -> Vec<String> {
     )];
     if let Some(objects) = done.objects {
         lines.push(format!(
-            "against the objects: {} functions, {} references, {} constants and texts",
-            objects.functions, objects.references, objects.constants
+            "against the objects: {} functions, {} references, {} constants and texts, {} hooks",
+            objects.functions, objects.references, objects.constants, objects.hooks
         ));
     }
     lines

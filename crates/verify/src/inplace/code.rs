@@ -23,6 +23,8 @@ const RELOCATED_CONSTANTS: &str = ".data.rel.ro";
 
 /// The longest text that is shown, in characters.
 const LONGEST_SHOWN: usize = 60;
+/// What an instruction costs of [`super::effort`].
+const INSTRUCTION: usize = 16;
 /// More is not said of one function.
 const MOST_MISMATCHES: usize = 8;
 
@@ -136,7 +138,9 @@ impl<'c> Comparison<'c> {
 
     /// Compares all data that was reached.
     pub(super) fn constants(&mut self) {
-        while let Some((constant, place, part)) = self.pending.pop() {
+        while let Some((constant, place, part)) = self.pending.pop()
+            && self.names.effort.spend(1)
+        {
             (self.place, self.part) = (place, part);
             self.constant(constant);
         }
@@ -145,6 +149,11 @@ impl<'c> Comparison<'c> {
     /// What follows is about an entry of a special section for a place of the function.
     pub(super) fn entry(&mut self, part: &'static str, offset: u64) {
         (self.part, self.place) = (part, offset);
+    }
+
+    /// Whether so many entries may still be looked at.
+    pub(super) fn may_look_at(&self, entries: usize) -> bool {
+        self.names.effort.spend(entries)
     }
 
     /// Whether both have the same entries of a kind for this function.
@@ -175,7 +184,7 @@ impl<'c> Comparison<'c> {
         let object = self.object;
         match (own, address) {
             (Target::Section { section, offset }, Some(address)) => {
-                let named = object.around(section, offset);
+                let named = self.around(section, offset);
                 self.within(&named, section, offset, address);
             }
             (Target::Undefined { symbol, addend }, Some(address)) => {
@@ -190,9 +199,12 @@ impl<'c> Comparison<'c> {
     fn code(&mut self, section: usize, start: u64, size: u64, address: u64) {
         let object = self.object;
         let bytes = object.elf.sections.get(section).and_then(|s| s.data);
-        let bytes = bytes.and_then(|data| crate::elf::slice(data, start, size)).unwrap_or_default();
+        // All arithmetic below stays in the section.
+        let Some(bytes) = bytes.and_then(|data| crate::elf::slice(data, start, size)) else {
+            return self.differ(Way::Code, "code that is not in its file".into(), "some".into());
+        };
         let mut at = 0;
-        while at < size {
+        while at < size && self.names.effort.spend(INSTRUCTION) {
             self.place = at;
             let Some(found) = follow::instruction(self.image(), address.wrapping_add(at)) else {
                 return self.differ(Way::Code, "an instruction".into(), "none".into());
@@ -214,7 +226,7 @@ impl<'c> Comparison<'c> {
             for field in &fields {
                 let behind = start + end - field.offset;
                 let target = lands(&found, field)
-                    .or_else(|| self.value(field, address + field.offset - start, behind));
+                    .or_else(|| self.value(field, address.wrapping_add(field.offset - start), behind));
                 self.reference(field, behind, target);
             }
             if fields.is_empty() {
@@ -247,6 +259,9 @@ impl<'c> Comparison<'c> {
     }
 
     fn reference(&mut self, field: &Relocation, behind: u64, target: Option<u64>) {
+        if !self.names.effort.spend(1) {
+            return;
+        }
         let Some(symbol) = self.object.elf.symbols.get(field.symbol).filter(|_| field.symbol != 0) else {
             return self.differ(Way::Reference, "no symbol".into(), "something".into());
         };
@@ -289,12 +304,20 @@ impl<'c> Comparison<'c> {
 
     /// Whether an address is that of a replacement: others come to it through the original.
     fn is_replacement(&self, address: u64) -> bool {
-        self.applied.patches().iter().any(|patch| patch.new == address)
+        let patches = self.applied.patches();
+        self.names.effort.spend(patches.len()) && patches.iter().any(|patch| patch.new == address)
+    }
+
+    fn around(&self, section: usize, offset: i64) -> Vec<&'c Symbol<'c>> {
+        let found = self.object.around(section, offset);
+        // Those of one place may be many.
+        self.names.effort.spend(found.len());
+        found
     }
 
     /// Something of the object itself.
     fn inside(&mut self, symbol: &'c Symbol<'c>, section: usize, offset: i64, target: u64) {
-        let named = if is_name(symbol) { vec![symbol] } else { self.object.around(section, offset) };
+        let named = if is_name(symbol) { vec![symbol] } else { self.around(section, offset) };
         self.within(&named, section, offset, target);
     }
 
@@ -378,22 +401,32 @@ impl<'c> Comparison<'c> {
     }
 
     fn text(&mut self, home: &Section<'_>, offset: u64, target: u64) {
-        let until_nul = |bytes: &[u8]| bytes.iter().position(|&b| b == 0).map(|end| bytes[..end].to_vec());
+        let until_nul = |bytes: &[u8]| bytes.iter().position(|&b| b == 0);
         let rest = home.data.and_then(|data| data.get(usize::try_from(offset).ok()?..));
-        let Some(own) = rest.and_then(until_nul) else {
+        let Some(own) = rest.and_then(|rest| rest.get(..until_nul(rest)?)) else {
             return self.differ(Way::Reference, "no text".into(), self.names.shown(target));
         };
-        let here = self.image().at(target, own.len() + 1);
-        if here.strip_suffix(&[0]) == Some(own.as_slice()) {
+        if !self.names.effort.spend(own.len()) {
+            return;
+        }
+        let image = self.image();
+        if image.at(target, own.len() + 1).strip_suffix(&[0]) == Some(own) {
             self.references += 1;
             self.constants += 1;
         } else {
-            let found = match until_nul(self.image().at(target, 1 + 4 * LONGEST_SHOWN)) {
-                Some(text) => format!("the text {}", quoted(&text)),
+            let here = image.at(target, 1 + 4 * LONGEST_SHOWN);
+            let found = match until_nul(here) {
+                Some(end) => format!("the text {}", quoted(&here[..end])),
                 None => self.names.shown(target),
             };
-            self.differ(Way::Reference, format!("the text {}", quoted(&own)), found);
+            self.differ(Way::Reference, format!("the text {}", quoted(own)), found);
         }
+    }
+
+    fn other_data(&mut self, home: &Section<'_>, constant: Constant) {
+        let expected = format!("what {}+{:#x} holds", home.name, constant.offset);
+        let found = format!("other data, {}", self.names.shown(constant.address));
+        self.differ(Way::Reference, expected, found);
     }
 
     fn push(&mut self, constant: Constant) {
@@ -407,10 +440,17 @@ impl<'c> Comparison<'c> {
         let Constant { section, offset, size, address } = constant;
         let object = self.object;
         let Some(home) = object.elf.sections.get(section) else { return };
+        let length = usize::try_from(size).unwrap_or(usize::MAX);
+        let here = self.image().at(address, length);
+        // What is not there costs nothing, whatever size it should have.
+        if here.len() != length {
+            return self.other_data(home, constant);
+        }
+        if !self.names.effort.spend(length) {
+            return;
+        }
         let fields: Vec<&Relocation> =
             object.relocations(section, offset..offset.saturating_add(size)).collect();
-        let Ok(length) = usize::try_from(size) else { return };
-        let here = self.image().at(address, length);
         // Without contents it begins as zeroes; in the hypervisor, those are not in the file either.
         let own = home.data.map(|data| crate::elf::slice(data, offset, size).unwrap_or_default());
         let mut in_field = vec![false; length];
@@ -420,14 +460,12 @@ impl<'c> Comparison<'c> {
             in_field[start..end].fill(true);
         }
         let byte = |i: usize| own.map_or(Some(0), |own| own.get(i).copied());
-        if here.len() != length || !(0..length).all(|i| in_field[i] || Some(here[i]) == byte(i)) {
-            let expected = format!("what {}+{offset:#x} holds", home.name);
-            let found = format!("other data, {}", self.names.shown(address));
-            return self.differ(Way::Reference, expected, found);
+        if !(0..length).all(|i| in_field[i] || Some(here[i]) == byte(i)) {
+            return self.other_data(home, constant);
         }
         self.constants += 1;
         for field in fields {
-            let target = self.value(field, address + (field.offset - offset), 0);
+            let target = self.value(field, address.wrapping_add(field.offset - offset), 0);
             self.reference(field, 0, target);
         }
     }

@@ -17,6 +17,9 @@ const MOST_SAVED: usize = 31;
 /// The most memory that a payload may take here, in bytes: its file has at most 2 MiB.
 const MOST_MEMORY: usize = 64 << 20;
 
+/// The most pieces of memory: a hypervisor has some twenty.
+const MOST_SEGMENTS: usize = 128;
+
 /// Bytes at addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Segment {
@@ -33,9 +36,19 @@ pub(super) type Obstacle = String;
 
 impl Image {
     /// The hypervisor as its file has it; nothing of memory that begins as zeroes.
-    pub(super) fn of(xen: &XenSymbols<'_>) -> Image {
+    ///
+    /// # Errors
+    /// A file that holds more than it has bytes, or in more pieces than any hypervisor's.
+    pub(super) fn of(xen: &XenSymbols<'_>) -> Result<Image, Obstacle> {
+        let size = xen.contents().try_fold(0usize, |size, (_, bytes)| size.checked_add(bytes.len()));
+        if size.is_none_or(|size| size > xen.file_size()) {
+            return Err("sections of the symbol file lie over one another".into());
+        }
+        if xen.contents().count() > MOST_SEGMENTS {
+            return Err(format!("the symbol file has more than {MOST_SEGMENTS} sections with contents"));
+        }
         let segment = |(address, bytes): (u64, &[u8])| Segment { address, bytes: bytes.to_vec() };
-        Image(xen.contents().map(segment).collect())
+        Ok(Image(xen.contents().map(segment).collect()))
     }
 
     /// An image of given bytes.

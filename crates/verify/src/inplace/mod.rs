@@ -2,7 +2,9 @@
 //! of, and reverted.
 
 mod code;
+mod effort;
 mod follow;
+mod hooks;
 mod image;
 mod names;
 mod objects;
@@ -51,6 +53,8 @@ pub struct AgainstObjects {
     pub references: usize,
     /// Pieces of data and texts that hold what the objects say.
     pub constants: usize,
+    /// Hooks that are those of the objects.
+    pub hooks: usize,
 }
 
 /// Does all of it. Only for a payload that breaks no rule: others have no meaning in memory.
@@ -65,7 +69,7 @@ pub(crate) fn check(context: &Context<'_>, findings: &mut Findings) -> InPlace {
 fn run(context: &Context<'_>, findings: &mut Findings, done: &mut InPlace) -> Result<(), Obstacle> {
     let xen = context.xen.as_ref().ok_or("there is no symbol file")?;
     let room = context.traits.endbr;
-    let mut image = Image::of(xen);
+    let mut image = Image::of(xen)?;
     for below in &context.below {
         let uploaded = image.upload(&below.payload, &below.placed)?;
         let patches = patches(context, &below.content, &below.placed)?;

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::effort::Effort;
 use crate::layout::Placed;
 use crate::payload::{Payload, Section};
 use crate::verify::Context;
@@ -42,6 +43,11 @@ fn ends_path(path: &str, end: &str) -> bool {
     path.strip_suffix(end).is_some_and(|front| front.ends_with('/'))
 }
 
+/// What names of one thing have in common: without the file, and without the number.
+pub(super) fn plain_stem(name: &str) -> &str {
+    stem(name.rsplit_once('#').map_or(name, |(_, plain)| plain))
+}
+
 /// A name without the number that the compiler gives to one of several of that name: it counts anew in each build.
 fn stem(name: &str) -> &str {
     match name.rsplit_once('.') {
@@ -72,6 +78,8 @@ pub(super) struct Names<'a> {
     entries: Vec<Entry<'a>>,
     payload: Range<u64>,
     below: Vec<Range<u64>>,
+    /// What looking for them, and all that is compared by them, may still cost.
+    pub(super) effort: Effort,
 }
 
 impl<'a> Names<'a> {
@@ -98,6 +106,7 @@ impl<'a> Names<'a> {
             entries,
             payload: range(&context.low),
             below: context.below.iter().map(|below| range(&below.placed)).collect(),
+            effort: Effort::full(),
         }
     }
 
@@ -124,7 +133,8 @@ impl<'a> Names<'a> {
 
     /// Whether it is what an object means.
     pub(super) fn is(&self, address: u64, wanted: &Wanted<'_>) -> bool {
-        self.at(address).any(|entry| wanted.is(entry.name, entry.owner != Owner::Xen))
+        let is_it = |entry: &Entry<'_>| wanted.is(entry.name, entry.owner != Owner::Xen);
+        self.at(address).take_while(|entry| self.effort.spend(1 + entry.name.len())).any(is_it)
     }
 
     /// An address in words: by the last name in front of it.

@@ -1,15 +1,16 @@
 //! The objects of the patched build, by this crate's own reading, and the search for each function of the payload in
 //! them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use xsplice_report::{Diagnostic, Place};
 
 use super::AgainstObjects;
 use super::code::{Comparison, Mismatch, Way};
+use super::hooks;
 use super::image::Applied;
-use super::names::{Names, Wanted};
+use super::names::{Names, Wanted, plain_stem};
 use super::special::{self, Twin};
 use crate::codes;
 use crate::findings::Findings;
@@ -44,6 +45,8 @@ pub(super) struct Object<'a> {
     relocations: BTreeMap<(usize, u64), Relocation>,
     /// Named symbols by section and value.
     named: BTreeMap<(usize, u64), Vec<usize>>,
+    /// Where functions start: section and value.
+    starts: BTreeSet<(usize, u64)>,
 }
 
 impl<'a> Object<'a> {
@@ -58,13 +61,15 @@ impl<'a> Object<'a> {
             }
         }
         let mut named: BTreeMap<(usize, u64), Vec<usize>> = BTreeMap::new();
+        let mut starts = BTreeSet::new();
         for (index, symbol) in elf.symbols.iter().enumerate() {
             if is_name(symbol) && !symbol.is_undefined() {
                 named.entry((symbol.section, symbol.value)).or_default().push(index);
+                starts.extend((symbol.kind == FUNC).then_some((symbol.section, symbol.value)));
             }
         }
         let content = Content::read(&elf, None);
-        Ok(Object { path: object.path, elf, content, file, relocations, named })
+        Ok(Object { path: object.path, elf, content, file, relocations, named, starts })
     }
 
     /// The relocations in a range of a section, in order.
@@ -80,9 +85,8 @@ impl<'a> Object<'a> {
     /// Bytes of a function with what its section holds behind it: unlikely code of inline assembler.
     pub(super) fn extent(&self, function: &Symbol<'_>) -> u64 {
         let section = function.section;
-        let is_function = |index: &usize| self.elf.symbols.get(*index).is_some_and(|s| s.kind == FUNC);
-        let mut behind = self.named.range((section, function.value.saturating_add(1))..(section + 1, 0));
-        let next = behind.find(|(_, all)| all.iter().any(is_function)).map(|((_, at), _)| *at);
+        let mut behind = self.starts.range((section, function.value.saturating_add(1))..(section + 1, 0));
+        let next = behind.next().map(|(_, at)| *at);
         let end = next.or_else(|| Some(self.elf.sections.get(section)?.size));
         end.unwrap_or_default().saturating_sub(function.value)
     }
@@ -124,11 +128,13 @@ pub(super) fn check(
         }
     }
     let names = Names::of(context);
-    let mut all = AgainstObjects::default();
+    let hooks = hooks::check(context, &objects, &names, findings);
+    let mut all = AgainstObjects { hooks, ..AgainstObjects::default() };
     let mut compared = Vec::new();
+    let twins = twins(&objects);
     for (index, symbol) in functions(context.payload) {
         let Some(address) = context.low.symbol(index) else { continue };
-        let found = find(&objects, symbol, |object, twin| {
+        let found = find(&twins, symbol, |object, twin| {
             let mut comparison = Comparison::new(object, &names, applied);
             let mut next = Some((twin, address));
             while let Some((part, address)) = next {
@@ -141,6 +147,10 @@ pub(super) fn check(
             comparison.constants();
             comparison
         });
+        if names.effort.is_spent() {
+            findings.host(unknown_code(symbol.name, "payload and objects ask for too much work"));
+            return all;
+        }
         let Some((object, twin, comparison)) = found else {
             compared.push(address..address.saturating_add(symbol.size));
             findings.host(unknown_code(symbol.name, "no object has a function of that name and size"));
@@ -154,7 +164,7 @@ pub(super) fn check(
         comparison.mismatches.iter().for_each(|mismatch| say(symbol.name, object, mismatch, findings));
         entry_leads_to_it(applied, address, &wanted, findings);
     }
-    lost_code(context, &compared, findings);
+    lost_code(context, compared, findings);
     all
 }
 
@@ -167,21 +177,33 @@ fn functions<'p, 'a>(payload: &'p Payload<'a>) -> impl Iterator<Item = (usize, &
     payload.symbols.iter().enumerate().filter(move |(_, symbol)| is_function(symbol))
 }
 
+/// A function of the objects.
+type Twins<'o, 'a> = BTreeMap<&'o str, Vec<(&'o Object<'a>, &'o Symbol<'a>)>>;
+
+/// All functions of the objects, by what is left of their names.
+fn twins<'o, 'a>(objects: &'o [Object<'a>]) -> Twins<'o, 'a> {
+    let mut twins = Twins::new();
+    for object in objects {
+        let functions = object.elf.symbols.iter().filter(|s| s.kind == FUNC && !s.is_undefined());
+        for function in functions {
+            twins.entry(plain_stem(function.name)).or_default().push((object, function));
+        }
+    }
+    twins
+}
+
 /// The function of the objects that a payload's is: of that name and size, and where there are several the one that
 /// compares best.
 fn find<'o, 'a, 'c>(
-    objects: &'o [Object<'a>],
+    twins: &Twins<'o, 'a>,
     symbol: &Symbol<'_>,
     compare: impl Fn(&'o Object<'a>, &'o Symbol<'a>) -> Comparison<'c>,
 ) -> Option<(&'o Object<'a>, &'o Symbol<'a>, Comparison<'c>)> {
-    let candidates = objects.iter().flat_map(|object| {
-        let same = |twin: &&Symbol<'a>| {
-            let defined = twin.kind == FUNC && !twin.is_undefined() && twin.size == symbol.size;
-            defined && object.wanted(twin).is(symbol.name, true)
-        };
-        object.elf.symbols.iter().filter(same).map(move |twin| (object, twin))
-    });
-    let compared = candidates.map(|(object, twin)| (object, twin, compare(object, twin)));
+    let same = |(object, twin): &&(&'o Object<'a>, &'o Symbol<'a>)| {
+        twin.size == symbol.size && object.wanted(twin).is(symbol.name, true)
+    };
+    let candidates = twins.get(plain_stem(symbol.name)).into_iter().flatten().filter(same);
+    let compared = candidates.map(|&(object, twin)| (object, twin, compare(object, twin)));
     compared.min_by_key(|(_, _, comparison)| comparison.mismatches.len())
 }
 
@@ -232,21 +254,40 @@ fn entry_leads_to_it(applied: &Applied, address: u64, wanted: &Wanted<'_>, findi
 }
 
 /// Code that belongs to no function was compared with nothing.
-fn lost_code(context: &Context<'_>, compared: &[Range<u64>], findings: &mut Findings) {
+fn lost_code(context: &Context<'_>, compared: Vec<Range<u64>>, findings: &mut Findings) {
+    let compared = merged(compared);
     for section in context.payload.sections.iter().filter(|section| section.is_code()) {
         // What other tables of the payload lead to.
         let by_table = matches!(section.name, ".fixup" | ".altinstr_replacement");
         let Some(base) = context.low.section(section.index).filter(|_| !by_table) else { continue };
         let data = section.data.unwrap_or_default();
-        let mut covered = vec![false; data.len()];
-        for range in compared {
-            let inside = |address: u64| address.saturating_sub(base).min(data.len() as u64) as usize;
-            covered[inside(range.start)..inside(range.end)].fill(true);
-        }
-        let lost = data.iter().zip(&covered).position(|(byte, covered)| !covered && !BETWEEN.contains(byte));
+        let offset = |address: u64| address.saturating_sub(base).min(data.len() as u64) as usize;
+        let mut end = 0;
+        let first = compared.partition_point(|range| range.end <= base);
+        let ranges = compared[first..].iter().map(|range| offset(range.start)..offset(range.end));
+        let ranges = ranges.take_while(|range| range.start < data.len());
+        let lost = ranges.chain([data.len()..data.len()]).find_map(|range| {
+            let gap = end..range.start;
+            end = range.end;
+            gap.into_iter().find(|&at| !BETWEEN.contains(&data[at]))
+        });
         if let Some(at) = lost {
             let name = format!("{}+{at:#x}", section.name);
             findings.host(unknown_code(&name, "it belongs to no function"));
         }
     }
+}
+
+/// Ranges in order, those that touch as one.
+fn merged(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.retain(|range| !range.is_empty());
+    ranges.sort_unstable_by_key(|range| (range.start, range.end));
+    let mut merged: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match merged.last_mut().filter(|last| range.start <= last.end) {
+            Some(last) => last.end = last.end.max(range.end),
+            None => merged.push(range),
+        }
+    }
+    merged
 }

@@ -53,6 +53,12 @@ pub(super) fn compare<'c>(
     object: &'c Object<'c>,
     twin: Twin,
 ) {
+    // Each function looks at all entries of both.
+    let entries =
+        |c: &Content| c.bug_frames.len() + c.alternatives.len() + c.table_entries.len() + c.call_sites.len();
+    if !comparison.may_look_at(entries(&context.content) + entries(&object.content)) {
+        return;
+    }
     bug_frames(comparison, context, object, twin);
     alternatives(comparison, context, object, twin);
     exceptions(comparison, context, object, twin);

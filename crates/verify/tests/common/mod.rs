@@ -4,6 +4,7 @@
 
 pub mod elf;
 pub mod sample;
+pub mod twins;
 
 use xsplice_report::Code;
 use xsplice_verify::{Verdict, VerifyInput, verify};
