@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use made::elf::{A, ABS, Elf, FUNC, GLOBAL, LOCAL, NOBITS, PROGBITS, W, X};
-use made::sample;
+use made::{sample, twins};
 use xsplice_dwarf::{DebugInfo, Error, layout_changes};
 use xsplice_hostile::{TARGETS, seeds};
 use xsplice_objects::{Hypervisor, Object};
-use xsplice_verify::XenSymbols;
+use xsplice_verify::{PatchedObject, Verdict, VerifyInput, XenSymbols, verify};
 
 mod bounds;
 #[path = "../../verify/tests/common/mod.rs"]
@@ -372,4 +372,81 @@ fn patches_with_numbers_beyond_any_file() {
     soon(|| (TARGETS[2].run)(format!("{head}{hunks}\0{text}").as_bytes()));
     let deep = "d/".repeat(100_000);
     soon(|| (TARGETS[2].run)(format!("--- a/{deep}x\n+++ b/{deep}x\n@@ -1 +1 @@\n-x\n+y\n").as_bytes()));
+}
+
+/// A payload in an image of the hypervisor, held against the object that it was made of.
+fn in_place(payload: &Elf, object: &Elf, xen: &Elf) -> Verdict {
+    let (payload, object, xen) = (payload.write(), object.write(), xen.write());
+    soon(|| {
+        verify(&VerifyInput {
+            payload: &payload,
+            name: "sample",
+            xen_syms: Some(&xen),
+            in_place: true,
+            objects: Some(&[PatchedObject { path: "a.o", bytes: &object }]),
+            ..VerifyInput::default()
+        })
+    })
+}
+
+fn codes_of(verdict: &Verdict) -> Vec<&'static str> {
+    verdict.problems.0.iter().map(|problem| problem.code.name).collect()
+}
+
+/// The bytes of a section that has none were taken as no bytes, and then looked at.
+#[test]
+fn in_place_function_that_is_not_in_its_file() {
+    let mut object = twins::object();
+    let section = object.sec(".text.target_fn");
+    (section.kind, section.size) = (NOBITS, Some(39));
+    let verdict = in_place(&twins::payload(), &object, &sample::xen());
+    assert_eq!(codes_of(&verdict), ["in-place-code"]);
+    for value in [1, 38, 39, u64::MAX - 8, u64::MAX] {
+        let mut object = twins::object();
+        object.sym("target_fn").value = value;
+        let verdict = in_place(&twins::payload(), &object, &sample::xen());
+        assert!(!verdict.is_accepted(), "{value:#x}: {:?}", codes_of(&verdict));
+    }
+}
+
+/// Each was copied into the image.
+#[test]
+fn in_place_symbol_file_over_itself() {
+    let mut xen = sample::xen();
+    xen.add(".shared", PROGBITS, A, 8, &[0x55; 1 << 16]);
+    let bytes = xen.write();
+    let offset = bytes.windows(64).position(|window| window == [0x55; 64]).expect("its bytes") as u64;
+    let mut copy = xen.sec(".shared").clone();
+    (copy.data, copy.size, copy.offset) = (Vec::new(), Some(1 << 16), Some(offset));
+    for (more, why) in [(2, "lie over one another"), (20_000, "lie over one another")] {
+        let mut xen = xen.clone();
+        xen.sections.extend(std::iter::repeat_n(copy.clone(), more));
+        let obstacle =
+            in_place(&twins::payload(), &twins::object(), &xen).in_place.and_then(|it| it.obstacle);
+        assert!(obstacle.as_ref().is_some_and(|said| said.contains(why)), "{obstacle:?}");
+    }
+    let small = Elf::clone(&xen).sections.remove(0);
+    xen.sections.extend((0..200).map(|_| {
+        let mut one = small.clone();
+        (one.name, one.data) = (".small".into(), vec![1; 8]);
+        one
+    }));
+    let obstacle = in_place(&twins::payload(), &twins::object(), &xen).in_place.and_then(|it| it.obstacle);
+    assert!(obstacle.as_ref().is_some_and(|said| said.contains("more than 128")), "{obstacle:?}");
+}
+
+/// Functions and objects with one name for many places, and data that begins anew at each byte.
+#[test]
+fn in_place_everything_with_everything() {
+    const SIZE: usize = 1 << 16;
+    let (mut payload, mut object) = (twins::payload(), twins::object());
+    for (file, many) in [(&mut payload, 40), (&mut object, 4000)] {
+        let code = file.add(".text.same", PROGBITS, A | X, 16, &[0xc3; SIZE]);
+        for _ in 0..many {
+            file.symbol("same", code, 0, SIZE as u64, FUNC, LOCAL);
+        }
+    }
+    let verdict = in_place(&payload, &object, &sample::xen());
+    assert_eq!(codes_of(&verdict), ["in-place-unknown"]);
+    assert!(verdict.problems.0[0].what.contains("too much work"), "{:?}", verdict.problems.0);
 }

@@ -298,14 +298,9 @@ impl<'c> Comparison<'c> {
     fn outside(&mut self, symbol: &Symbol<'c>, delta: i64, target: u64) {
         let wanted = Wanted { name: symbol.name, local: false, file: None };
         let address = target.wrapping_add_signed(delta.wrapping_neg());
-        let fine = self.names.is(address, &wanted) && !self.is_replacement(address);
+        // Others come to a replacement through the original.
+        let fine = self.names.is(address, &wanted) && !self.applied.is_replacement(address);
         self.judge(fine, shown_at(&wanted, delta), target);
-    }
-
-    /// Whether an address is that of a replacement: others come to it through the original.
-    fn is_replacement(&self, address: u64) -> bool {
-        let patches = self.applied.patches();
-        self.names.effort.spend(patches.len()) && patches.iter().any(|patch| patch.new == address)
     }
 
     fn around(&self, section: usize, offset: i64) -> Vec<&'c Symbol<'c>> {
@@ -376,7 +371,7 @@ impl<'c> Comparison<'c> {
             // Parts of a function belong to the new one.
             return owner == Owner::Payload;
         }
-        own || !self.is_replacement(address)
+        own || !self.applied.is_replacement(address)
     }
 
     /// Something without a name: a text, or a constant.

@@ -3,6 +3,8 @@
 //! Each stage takes the one before it, so that nothing can be applied that was not relocated, nor reverted that was not
 //! applied.
 
+use std::collections::BTreeSet;
+
 use crate::elf;
 use crate::layout::Placed;
 use crate::payload::{Payload, R_X86_64_64, R_X86_64_PC32, R_X86_64_PLT32};
@@ -190,7 +192,8 @@ impl Uploaded {
             image.write(at, &code).ok_or_else(|| format!("{} cannot be written", patch.name))?;
             saved.push((at, original));
         }
-        Ok(Applied { image, clean, before, patches, saved })
+        let replacements = patches.iter().map(|patch| patch.new).collect();
+        Ok(Applied { image, clean, before, patches, replacements, saved })
     }
 }
 
@@ -212,6 +215,8 @@ pub(super) struct Applied {
     clean: Image,
     before: usize,
     patches: Vec<Patch>,
+    /// Where the replacements are.
+    replacements: BTreeSet<u64>,
     /// What was overwritten, in the order of the entries.
     saved: Vec<(u64, Vec<u8>)>,
 }
@@ -225,6 +230,11 @@ impl Applied {
     /// What was done.
     pub(super) fn patches(&self) -> &[Patch] {
         &self.patches
+    }
+
+    /// Whether an address is that of a replacement.
+    pub(super) fn is_replacement(&self, address: u64) -> bool {
+        self.replacements.contains(&address)
     }
 
     /// Puts back what was saved, in the order of the entries as Xen does (`revert_payload`, xen/common/livepatch.c).

@@ -53,10 +53,10 @@ pub(super) fn compare<'c>(
     object: &'c Object<'c>,
     twin: Twin,
 ) {
-    // Each function looks at all entries of both.
+    // Each function looks at all entries of both, at some of them closely.
     let entries =
         |c: &Content| c.bug_frames.len() + c.alternatives.len() + c.table_entries.len() + c.call_sites.len();
-    if !comparison.may_look_at(entries(&context.content) + entries(&object.content)) {
+    if !comparison.may_look_at((entries(&context.content) + entries(&object.content)) / 4) {
         return;
     }
     bug_frames(comparison, context, object, twin);
