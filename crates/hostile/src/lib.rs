@@ -4,10 +4,11 @@
 pub mod mutate;
 pub mod seeds;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use xsplice_diff::{Compared, Correlated, Input, ObjectPair, Parts};
+use xsplice_diff::{Compared, Correlated, Input, Loader, ObjectPair, Parts, Patchable, Selection, World};
 use xsplice_dwarf::{DebugInfo, TypeKind};
 use xsplice_objects::{Hypervisor, Object};
 use xsplice_verify::{KNOWN_MINORS, LoaderTraits, PatchedObject, VerifyInput, XenSymbols, XenVersion};
@@ -28,6 +29,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "payload", run: payload, seeds: seeds::payloads },
     Target { name: "patch", run: patch, seeds: seeds::patches },
     Target { name: "dwarf", run: dwarf, seeds: seeds::pairs },
+    Target { name: "difference", run: difference, seeds: seeds::changes },
 ];
 
 /// An object of the build, and the symbol file of a hypervisor: read by the differ, compared with itself.
@@ -127,4 +129,39 @@ pub fn dwarf(bytes: &[u8]) {
     for name in info.struct_names().iter().take(16) {
         let _ = xsplice_dwarf::life(&[&info, &other], TypeKind::Struct, name);
     }
+}
+
+/// An object before and after a change: compared, selected from and checked; the input is as [`seeds::pair`] makes it.
+pub fn difference(bytes: &[u8]) {
+    static XEN: OnceLock<Hypervisor> = OnceLock::new();
+    let (base, patched) = seeds::split(bytes);
+    if [base, patched].iter().any(|bytes| Object::parse("a.o", bytes).is_err()) {
+        return;
+    }
+    let given = |bytes| Some(bytes).filter(|bytes: &&[u8]| !bytes.is_empty());
+    let input = Input {
+        path: "xen/common/a.o",
+        source: "xen/common/a.c",
+        assembler: false,
+        base: given(base),
+        patched: given(patched),
+    };
+    let Ok(pair) = ObjectPair::parse(input) else { return };
+    let Ok(parts) = Parts::of(&pair) else { return };
+    let compared = Compared::all(vec![Correlated::of(&parts)]);
+    let xen = || Hypervisor::parse("xen-syms", &seeds::hypervisor_and_payload().0).expect("it is sound");
+    let hypervisor = XEN.get_or_init(xen);
+    let loader = Loader { hooks: BTreeSet::new(), needs_functions: false, tables_from_upload: true };
+    let none = BTreeSet::new();
+    let world = World {
+        hypervisor,
+        exported: &none,
+        replaced: &none,
+        loader: &loader,
+        allowed: &[],
+        whole: true,
+        no_expectations: None,
+    };
+    let selection = Selection::of(&compared, &world);
+    let _ = Patchable::check(selection, &[parts], &world).is_ok();
 }

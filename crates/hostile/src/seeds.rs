@@ -103,6 +103,17 @@ pub fn pairs() -> Vec<Vec<u8>> {
     vec![pair(&five, &four), pair(&three, &five), pair(&four, &[])]
 }
 
+/// An object before and after a change: one of structures and code, and one of how everything is compiled.
+///
+/// # Panics
+/// If there is no gcc.
+pub fn changes() -> Vec<Vec<u8>> {
+    let base = compile(&["-O2", "-gdwarf-5"]);
+    let patched = compile(&["-O2", "-gdwarf-5", "-DPATCHED"]);
+    let (optimised, plain) = (compile(&["-O2", "-g0"]), compile(&["-O1", "-g0", "-DPATCHED"]));
+    vec![pair(&base, &patched), pair(&patched, &base), pair(&optimised, &plain), pair(&[], &base)]
+}
+
 /// What patches apply to: path and text.
 const FILES: &[(&str, &str)] =
     &[("xen/common/kinds.c", SOURCE), ("xen/common/Makefile", "obj-y += kinds.o\n")];

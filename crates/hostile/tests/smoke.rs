@@ -47,9 +47,14 @@ fn dwarf() {
 }
 
 #[test]
+fn difference() {
+    smoke(&TARGETS[4]);
+}
+
+#[test]
 fn each_target_is_fuzzed_and_run_here() {
     let names: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
-    assert_eq!(names, ["object", "payload", "patch", "dwarf"]);
+    assert_eq!(names, ["object", "payload", "patch", "dwarf", "difference"]);
     for name in names {
         let file = format!("{}/../../fuzz/fuzz_targets/{name}.rs", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(&file).expect("a fuzz target");
