@@ -148,7 +148,9 @@ pub(super) fn check(
             comparison
         });
         if names.effort.is_spent() {
-            findings.host(unknown_code(symbol.name, "payload and objects ask for too much work"));
+            let given_up = unknown_code(symbol.name, "payload and objects ask for too much work");
+            let advice = "Build both again: what a compiler makes takes a small part of that.";
+            findings.host(given_up.advice(advice));
             return all;
         }
         let Some((object, twin, comparison)) = found else {
