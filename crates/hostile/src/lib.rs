@@ -135,7 +135,7 @@ pub fn dwarf(bytes: &[u8]) {
 pub fn difference(bytes: &[u8]) {
     static XEN: OnceLock<Hypervisor> = OnceLock::new();
     let (base, patched) = seeds::split(bytes);
-    if [base, patched].iter().any(|bytes| Object::parse("a.o", bytes).is_err()) {
+    if [base, patched].iter().any(|bytes| !bytes.is_empty() && Object::parse("a.o", bytes).is_err()) {
         return;
     }
     let given = |bytes| Some(bytes).filter(|bytes: &&[u8]| !bytes.is_empty());

@@ -440,8 +440,11 @@ fn in_place_symbol_file_over_itself() {
 fn in_place_everything_with_everything() {
     const SIZE: usize = 1 << 16;
     let (mut payload, mut object) = (twins::payload(), twins::object());
-    for (file, many) in [(&mut payload, 40), (&mut object, 4000)] {
-        let code = file.add(".text.same", PROGBITS, A | X, 16, &[0xc3; SIZE]);
+    // Only the last byte differs, so each comparison goes on to it.
+    for (file, many, last) in [(&mut payload, 40, 0xc3), (&mut object, 4000, 0x90)] {
+        let mut bytes = [0xc3; SIZE];
+        bytes[SIZE - 1] = last;
+        let code = file.add(".text.same", PROGBITS, A | X, 16, &bytes);
         for _ in 0..many {
             file.symbol("same", code, 0, SIZE as u64, FUNC, LOCAL);
         }

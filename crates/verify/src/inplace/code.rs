@@ -8,7 +8,8 @@ use iced_x86::Instruction;
 use super::follow;
 use super::image::{Applied, Image};
 use super::names::{Names, Owner, Wanted};
-use super::objects::{Object, is_name};
+use super::objects::{FUNC, Object, is_name};
+use super::special::Twin;
 use crate::payload::{
     R_X86_64_64, R_X86_64_PC32, R_X86_64_PLT32, Relocation, SHN_ABS, Section, Symbol, Target,
 };
@@ -24,7 +25,7 @@ const RELOCATED_CONSTANTS: &str = ".data.rel.ro";
 /// The longest text that is shown, in characters.
 const LONGEST_SHOWN: usize = 60;
 /// What an instruction costs of [`super::effort`].
-const INSTRUCTION: usize = 16;
+pub(super) const INSTRUCTION: usize = 16;
 /// More is not said of one function.
 const MOST_MISMATCHES: usize = 8;
 
@@ -33,6 +34,8 @@ const MOST_MISMATCHES: usize = 8;
 pub(super) enum Way {
     /// Instructions.
     Code,
+    /// Which entries of special sections are about it.
+    Entries,
     /// What is referred to.
     Reference,
 }
@@ -74,6 +77,9 @@ pub(super) struct Comparison<'c> {
     seen: BTreeSet<Constant>,
     parts: Vec<(&'c Symbol<'c>, u64)>,
     parts_seen: BTreeSet<u64>,
+    /// Code that entries lead to, which may have entries of its own.
+    pieces: Vec<Twin>,
+    pieces_seen: BTreeSet<Twin>,
     /// Addresses of all code of the function.
     pub(super) covered: Vec<std::ops::Range<u64>>,
     /// References that lead where they have to.
@@ -106,6 +112,8 @@ impl<'c> Comparison<'c> {
             seen: BTreeSet::new(),
             parts: Vec::new(),
             parts_seen: BTreeSet::new(),
+            pieces: Vec::new(),
+            pieces_seen: BTreeSet::new(),
             covered: Vec::new(),
             references: 0,
             constants: 0,
@@ -136,6 +144,17 @@ impl<'c> Comparison<'c> {
         self.parts.pop()
     }
 
+    /// Entries may be about this code, too.
+    pub(super) fn also(&mut self, code: Option<Twin>) {
+        let code = code.filter(|code| self.pieces_seen.insert(*code));
+        self.pieces.extend(code);
+    }
+
+    /// Code that entries of the last function or piece lead to: each once.
+    pub(super) fn next_piece(&mut self) -> Option<Twin> {
+        self.pieces.pop()
+    }
+
     /// Compares all data that was reached.
     pub(super) fn constants(&mut self) {
         while let Some((constant, place, part)) = self.pending.pop()
@@ -161,8 +180,9 @@ impl<'c> Comparison<'c> {
         let same = own == here;
         if !same {
             (self.part, self.place) = ("", 0);
-            let found = format!("{} {what}, not all the same", here.len());
-            self.differ(Way::Code, own.len().to_string(), found);
+            let others = if own.len() == here.len() { "others" } else { "" };
+            let expected = if others.is_empty() { own.len().to_string() } else { others.to_owned() };
+            self.differ(Way::Entries, expected, format!("{} {what}", here.len()));
         }
         same
     }
@@ -304,6 +324,9 @@ impl<'c> Comparison<'c> {
     }
 
     fn around(&self, section: usize, offset: i64) -> Vec<&'c Symbol<'c>> {
+        if self.names.effort.is_spent() {
+            return Vec::new();
+        }
         let found = self.object.around(section, offset);
         // Those of one place may be many.
         self.names.effort.spend(found.len());
@@ -312,7 +335,12 @@ impl<'c> Comparison<'c> {
 
     /// Something of the object itself.
     fn inside(&mut self, symbol: &'c Symbol<'c>, section: usize, offset: i64, target: u64) {
-        let named = if is_name(symbol) { vec![symbol] } else { self.around(section, offset) };
+        let mut named = if is_name(symbol) { vec![symbol] } else { self.around(section, offset) };
+        // Something else without a name may lie behind a constant.
+        let is_behind = |s: &&Symbol<'c>| s.size > 0 && offset > s.value.saturating_add(s.size).cast_signed();
+        if !is_name(symbol) && self.object.elf.sections.get(section).is_some_and(is_constant) {
+            named.retain(|symbol| !is_behind(symbol));
+        }
         self.within(&named, section, offset, target);
     }
 
@@ -331,10 +359,11 @@ impl<'c> Comparison<'c> {
         };
         let fine = named.iter().find(|symbol| self.is_it(symbol, home, offset, target)).copied();
         self.judge(fine.is_some(), expected, target);
-        if let Some(symbol) = fine.filter(|symbol| home.is_code() && symbol.name.contains(COLD)) {
+        if let Some(symbol) = fine.filter(|_| home.is_code()) {
             let delta = offset.wrapping_sub(symbol.value.cast_signed());
             let address = target.wrapping_add_signed(delta.wrapping_neg());
-            if self.parts_seen.insert(address) {
+            let nameless = self.names.owner(address) == Owner::Payload && !self.names.is_named(address);
+            if (nameless || symbol.name.contains(COLD)) && self.parts_seen.insert(address) {
                 self.parts.push((symbol, address));
             }
         }
@@ -358,10 +387,11 @@ impl<'c> Comparison<'c> {
         let wanted = self.object.wanted(symbol);
         if !self.names.is(address, &wanted) {
             // Changed constants have no name in a payload: their content tells.
-            // So have parts of a function, if the hypervisor has such a part too.
-            let own_part = home.is_code() && symbol.name.contains(COLD) && root(symbol.name) == self.root;
+            // So have new functions and parts of functions, if the hypervisor has such a name too.
+            let own_part = symbol.name.contains(COLD) && root(symbol.name) == self.root;
+            let own_code = own_part || (symbol.kind == FUNC && symbol.binding == 0);
             let nameless = owner == Owner::Payload && !self.names.is_named(address);
-            return nameless && (is_constant(home) || own_part);
+            return nameless && (is_constant(home) || home.is_code() && own_code);
         }
         if !home.is_code() {
             return true;
@@ -383,7 +413,7 @@ impl<'c> Comparison<'c> {
         if home.flags & SHF_STRINGS != 0 {
             return self.text(home, offset, target);
         }
-        let rest = home.size.saturating_sub(offset);
+        let rest = self.object.next_named(home.index, offset).saturating_sub(offset);
         let size = match home.entsize {
             entry @ 1.. if home.flags & SHF_MERGE != 0 => (entry - offset % entry).min(rest),
             _ => rest,
@@ -396,7 +426,12 @@ impl<'c> Comparison<'c> {
     }
 
     fn text(&mut self, home: &Section<'_>, offset: u64, target: u64) {
-        let until_nul = |bytes: &[u8]| bytes.iter().position(|&b| b == 0);
+        // Of wide texts, each character has so many bytes.
+        let unit = usize::try_from(home.entsize).unwrap_or(1).clamp(1, 8);
+        let until_nul = |bytes: &[u8]| {
+            let end = bytes.chunks_exact(unit).position(|character| character.iter().all(|&b| b == 0));
+            end.map(|characters| characters * unit)
+        };
         let rest = home.data.and_then(|data| data.get(usize::try_from(offset).ok()?..));
         let Some(own) = rest.and_then(|rest| rest.get(..until_nul(rest)?)) else {
             return self.differ(Way::Reference, "no text".into(), self.names.shown(target));
@@ -405,11 +440,15 @@ impl<'c> Comparison<'c> {
             return;
         }
         let image = self.image();
-        if image.at(target, own.len() + 1).strip_suffix(&[0]) == Some(own) {
+        let here = image.at(target, own.len() + unit);
+        if here.len() == own.len() + unit
+            && here.starts_with(own)
+            && here[own.len()..].iter().all(|&b| b == 0)
+        {
             self.references += 1;
             self.constants += 1;
         } else {
-            let here = image.at(target, 1 + 4 * LONGEST_SHOWN);
+            let here = image.at(target, unit * (1 + 4 * LONGEST_SHOWN));
             let found = match until_nul(here) {
                 Some(end) => format!("the text {}", quoted(&here[..end])),
                 None => self.names.shown(target),

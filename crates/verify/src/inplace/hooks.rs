@@ -6,7 +6,6 @@ use xsplice_report::{Diagnostic, Place};
 use super::names::{Names, Wanted};
 use super::objects::{Object, is_name};
 use crate::codes;
-use crate::findings::Findings;
 use crate::payload::{Hook, Target};
 use crate::verify::{Context, problem};
 
@@ -18,16 +17,16 @@ pub(super) fn check(
     context: &Context<'_>,
     objects: &[Object<'_>],
     names: &Names<'_>,
-    findings: &mut Findings,
+    said: &mut Vec<Diagnostic>,
 ) -> usize {
     let mut search =
         Search { context, names, taken: vec![false; context.content.hooks.len()], said: Vec::new() };
-    for object in objects {
-        search.object(object);
+    let finished = objects.iter().all(|object| search.object(object));
+    if finished {
+        search.added();
     }
-    search.added();
-    let Search { taken, said, .. } = search;
-    said.into_iter().for_each(|diagnostic| findings.host(diagnostic));
+    let Search { taken, said: found, .. } = search;
+    said.extend(found);
     taken.iter().filter(|taken| **taken).count()
 }
 
@@ -42,16 +41,21 @@ struct Search<'c> {
 impl Search<'_> {
     /// Finds the hooks of an object. Both lists are by kind, in one order, and Xen calls those of a kind in that of
     /// their array; so each is to be found behind the one before.
-    fn object(&mut self, object: &Object<'_>) {
+    /// False if it was given up.
+    fn object(&mut self, object: &Object<'_>) -> bool {
         let mut next = 0;
         for own in &object.content.hooks {
-            if self.said.len() >= MOST_SAID {
-                return;
-            }
             let all = self.taken.len();
             let wanted = wanted(object, own);
+            if self.said.len() >= MOST_SAID || !self.names.effort.spend(1 + wanted.len()) {
+                return false;
+            }
             let found = (next..all).chain(0..next).find(|&index| self.is_it(own, &wanted, index));
             let Some(index) = found else {
+                // A hook that the source had before is no hook of the payload's.
+                if wanted.iter().any(|wanted| self.names.is_elsewhere(wanted)) {
+                    continue;
+                }
                 self.say(object, own, &wanted, "has no such hook");
                 continue;
             };
@@ -61,6 +65,7 @@ impl Search<'_> {
             }
             next = index + 1;
         }
+        true
     }
 
     fn is_it(&self, own: &Hook, wanted: &[Wanted<'_>], index: usize) -> bool {

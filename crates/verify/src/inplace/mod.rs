@@ -1,6 +1,7 @@
 //! The payload in an image of the hypervisor: relocated, applied, followed, compared with the objects that it was made
 //! of, and reverted.
 
+mod against;
 mod code;
 mod effort;
 mod follow;
@@ -83,7 +84,7 @@ fn run(context: &Context<'_>, findings: &mut Findings, done: &mut InPlace) -> Re
     let applied = uploaded.apply(patches, room)?;
     follow::trampolines(&applied, done, findings);
     if let Some(objects) = context.input.objects {
-        done.objects = Some(objects::check(context, objects, &applied, findings));
+        done.objects = Some(against::check(context, objects, &applied, findings));
     }
     follow::identical(&applied.revert(), &before, done, findings);
     Ok(())

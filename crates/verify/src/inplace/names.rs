@@ -1,10 +1,12 @@
 //! Which names are at which address, and whether one of them is the one that an object means.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::effort::Effort;
+use super::objects::FUNC;
 use crate::layout::Placed;
-use crate::payload::{Payload, Section};
+use crate::payload::Payload;
 use crate::verify::Context;
 
 /// What an object calls something.
@@ -78,6 +80,8 @@ pub(super) struct Names<'a> {
     entries: Vec<Entry<'a>>,
     payload: Range<u64>,
     below: Vec<Range<u64>>,
+    /// Names that several of the objects have, each for something that only it knows.
+    pub(super) shared: BTreeSet<&'a str>,
     /// What looking for them, and all that is compared by them, may still cost.
     pub(super) effort: Effort,
 }
@@ -90,8 +94,10 @@ impl<'a> Names<'a> {
         }
         let mut add = |payload: &'a Payload<'a>, placed: &Placed, owner: Owner| {
             for (index, symbol) in payload.symbols.iter().enumerate().skip(1) {
-                let loaded = payload.sections.get(symbol.section).is_some_and(Section::is_loaded);
-                if let Some(address) = placed.symbol(index).filter(|_| loaded && !symbol.name.is_empty()) {
+                // Of names in code, those of functions: what they stand for is compared.
+                let home = payload.sections.get(symbol.section).filter(|section| section.is_loaded());
+                let counts = home.is_some_and(|home| !home.is_code() || symbol.kind == FUNC);
+                if let Some(address) = placed.symbol(index).filter(|_| counts && !symbol.name.is_empty()) {
                     entries.push(Entry { address, name: symbol.name, owner });
                 }
             }
@@ -106,6 +112,7 @@ impl<'a> Names<'a> {
             entries,
             payload: range(&context.low),
             below: context.below.iter().map(|below| range(&below.placed)).collect(),
+            shared: BTreeSet::new(),
             effort: Effort::full(),
         }
     }
@@ -133,8 +140,20 @@ impl<'a> Names<'a> {
 
     /// Whether it is what an object means.
     pub(super) fn is(&self, address: u64, wanted: &Wanted<'_>) -> bool {
-        let is_it = |entry: &Entry<'_>| wanted.is(entry.name, entry.owner != Owner::Xen);
-        self.at(address).take_while(|entry| self.effort.spend(1 + entry.name.len())).any(is_it)
+        let affordable = |entry: &&Entry<'_>| self.effort.spend(1 + entry.name.len());
+        self.effort.spend(1) && self.at(address).take_while(affordable).any(|entry| self.means(entry, wanted))
+    }
+
+    /// Whether the hypervisor or a payload below has what an object means.
+    pub(super) fn is_elsewhere(&self, wanted: &Wanted<'_>) -> bool {
+        let mut others = self.entries.iter().filter(|entry| entry.owner != Owner::Payload);
+        self.effort.spend(self.entries.len()) && others.any(|entry| self.means(entry, wanted))
+    }
+
+    fn means(&self, entry: &Entry<'_>, wanted: &Wanted<'_>) -> bool {
+        let in_payload = entry.owner != Owner::Xen;
+        let of_any = in_payload && wanted.local && !entry.name.contains('#');
+        wanted.is(entry.name, in_payload) && !(of_any && self.shared.contains(plain_stem(wanted.name)))
     }
 
     /// An address in words: by the last name in front of it.

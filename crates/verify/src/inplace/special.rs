@@ -5,16 +5,16 @@ use std::ops::Range;
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl};
 
-use super::code::Comparison;
+use super::code::{Comparison, INSTRUCTION};
 use super::objects::Object;
 use crate::payload::{Content, Symbol, Target};
 use crate::verify::Context;
 
 /// The bits of a bug frame's displacements that are an address; those above belong to the line number.
-const FRAME: i64 = 0xff_ffff;
+pub(super) const FRAME: i64 = 0xff_ffff;
 
-/// A function of the object, and where it is in place.
-#[derive(Clone, Copy)]
+/// A function of the object, or other code of it, and where it is in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Twin {
     section: usize,
     start: u64,
@@ -43,6 +43,17 @@ impl Twin {
 
     fn range(&self) -> Range<i64> {
         0..self.size.cast_signed()
+    }
+
+    /// Addresses of it.
+    pub(super) fn range_in_place(&self) -> Range<u64> {
+        self.address..self.address.saturating_add(self.size)
+    }
+
+    /// Code that an entry leads to.
+    fn of_code(own: Target, size: u64, address: Option<u64>) -> Option<Twin> {
+        let Target::Section { section, offset } = own else { return None };
+        Some(Twin { section, start: u64::try_from(offset).ok()?, size, address: address? })
     }
 }
 
@@ -154,7 +165,9 @@ fn alternatives<'c>(
         comparison.entry("a replacement of an alternative of ", offset.cast_unsigned());
         let size = u64::from(own.replacement_len);
         if size > 0 {
-            comparison.code_at(own.replacement, size, context.low.address(here.replacement));
+            let address = context.low.address(here.replacement);
+            comparison.code_at(own.replacement, size, address);
+            comparison.also(Twin::of_code(own.replacement, size, address));
         }
     }
 }
@@ -179,9 +192,10 @@ fn exceptions<'c>(
     for ((offset, own), (_, here)) in own.iter().zip(&here) {
         comparison.entry("where an exception leads from ", offset.cast_unsigned());
         let target = context.low.address(here.fixup);
-        match straight_line(object, own.fixup) {
+        match straight_line(comparison, object, own.fixup) {
             Some(size) if twin.offset(own.fixup).is_none() => {
                 comparison.code_at(own.fixup, size, target);
+                comparison.also(Twin::of_code(own.fixup, size, target));
             }
             _ => comparison.leads(own.fixup, target),
         }
@@ -189,12 +203,12 @@ fn exceptions<'c>(
 }
 
 /// Bytes of the object's code from a place to where it cannot run on.
-fn straight_line(object: &Object<'_>, from: Target) -> Option<u64> {
+fn straight_line(comparison: &Comparison<'_>, object: &Object<'_>, from: Target) -> Option<u64> {
     let Target::Section { section, offset } = from else { return None };
     let section = object.elf.sections.get(section).filter(|section| section.is_code())?;
     let code = section.data?.get(usize::try_from(offset).ok()?..)?;
     let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
-    while decoder.can_decode() {
+    while decoder.can_decode() && comparison.may_look_at(INSTRUCTION) {
         let instruction = decoder.decode();
         if instruction.is_invalid() {
             return None;

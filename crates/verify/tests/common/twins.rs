@@ -124,9 +124,12 @@ pub fn special() -> (Elf, Elf) {
     (elf, twin)
 }
 
+/// Kinds of hooks with the functions of each.
+pub type Hooks<'h> = &'h [(&'h str, &'h [&'h str])];
+
 /// Payload and object with functions that are hooks of these kinds: `first` and `second` when loading, `third` when applied.
-pub fn with_hooks(payload_says: &[(&str, &[&str])], object_says: &[(&str, &[&str])]) -> (Elf, Elf) {
-    let hooked = |mut elf: Elf, says: &[(&str, &[&str])]| {
+pub fn with_hooks(payload_says: Hooks<'_>, object_says: Hooks<'_>) -> (Elf, Elf) {
+    let hooked = |mut elf: Elf, says: Hooks<'_>| {
         for name in ["first", "second", "third"] {
             let section = format!(".text.{name}");
             let index = elf.add(&section, PROGBITS, A | X, 16, &[0xf3, 0x0f, 0x1e, 0xfa, 0xc3]);
