@@ -135,6 +135,9 @@ pub struct LoaderTraits {
     pub alternatives: AlternativeChecks,
     /// Whether bit 15 of an alternative's feature negates it.
     pub negated_features: bool,
+    /// Numbers of CPU features below this are known: 32 * NCAPINTS (xen/arch/x86/include/asm/cpufeatures.h). Branches
+    /// between releases may know more; where a symbol file shows it, that counts.
+    pub features: u16,
     /// Whether altcalls are in `.alt_call_sites`.
     pub call_sites: bool,
     /// Whether the list of functions is written to at apply, so that a read-only one faults.
@@ -186,11 +189,35 @@ impl LoaderTraits {
             },
             negated_features: version.has(&[(17, 6), (18, 5), (19, 3), (20, 1)]),
             call_sites: version.has(&[(21, 0)]),
+            features: features(version),
+            // Without a release it may be one of these, and the branch of 4.16 still writes.
             writes_funcs: writes.iter().any(|(minor, patches)| {
-                *minor == version.minor && version.patch.is_some_and(|patch| patches.contains(&patch))
+                *minor == version.minor && version.patch.is_none_or(|patch| patches.contains(&patch))
             }),
         }
     }
+}
+
+/// The words of features that releases have, with the first that has so many; where the release is not known, as few as
+/// the first one has.
+fn features(version: XenVersion) -> u16 {
+    const WORDS: &[(u32, &[(u32, u16)])] = &[
+        (13, &[(0, 13)]),
+        (14, &[(0, 13), (5, 16), (6, 20)]),
+        (15, &[(0, 13), (3, 16), (5, 20)]),
+        (16, &[(0, 14), (1, 16), (4, 18), (5, 20)]),
+        (17, &[(0, 16), (1, 18), (2, 20), (6, 21)]),
+        (18, &[(0, 20), (6, 21)]),
+        (19, &[(0, 20), (3, 21)]),
+        (20, &[(0, 20), (1, 21)]),
+        (21, &[(0, 21), (1, 22)]),
+        (22, &[(0, 22)]),
+    ];
+    let minor = version.minor.clamp(*KNOWN_MINORS.start(), *KNOWN_MINORS.end());
+    let patch = version.patch.unwrap_or(0);
+    let of_minor = WORDS.iter().find(|(number, _)| *number == minor).map_or(&[][..], |(_, words)| words);
+    let words = of_minor.iter().rev().find(|(first, _)| *first <= patch).map_or(0, |(_, words)| *words);
+    words * 32
 }
 
 #[cfg(test)]
@@ -279,9 +306,32 @@ mod tests {
             ("4.17.3", false),
             ("4.18.0", true),
             ("4.18.1", false),
-            ("4.17", false),
+            ("4.15", false),
+            ("4.16", true),
+            ("4.17", true),
+            ("4.19", false),
         ] {
             assert_eq!(traits(version).writes_funcs, writes, "{version}");
+        }
+    }
+
+    #[test]
+    fn features_that_releases_know() {
+        for (version, features) in [
+            ("4.13.5", 416),
+            ("4.14.5", 512),
+            ("4.16.4", 576),
+            ("4.16.5", 640),
+            ("4.17.1", 576),
+            ("4.17.5", 640),
+            ("4.17.7", 672),
+            ("4.17", 512),
+            ("4.20.4", 672),
+            ("4.21.1", 704),
+            ("4.22.0", 704),
+            ("4.23.0", 704),
+        ] {
+            assert_eq!(traits(version).features, features, "{version}");
         }
     }
 }

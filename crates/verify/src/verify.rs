@@ -143,6 +143,10 @@ pub fn verify(input: &VerifyInput<'_>) -> Verdict {
     let mut findings = Findings::default();
     rules::header::check_upload(input, &mut findings);
     rules::header::check(input.payload, &mut findings);
+    // Nobody reads on, and what follows is bounded by it.
+    if input.payload.len() as u64 > rules::header::LARGEST {
+        return Verdict::of(findings, false, Facts::default());
+    }
     let payload = match Payload::parse(input.payload) {
         Ok(payload) => payload,
         Err(unreadable) => {
@@ -326,6 +330,7 @@ fn find(xen: Option<&XenSymbols<'_>>, below: &[Below<'_>], name: &str) -> Found 
         .iter()
         .enumerate()
         .flat_map(|(i, one)| one.exports.get(name).into_iter().flatten().map(move |&symbol| (i, symbol)))
+        .take(2)
         .collect();
     match all.as_slice() {
         [] if xen.is_none() => Found::Unchecked,

@@ -6,7 +6,7 @@
 //! `file#name`. Where the build enforces unique symbols that file is a path (`common/domain.c`),
 //! otherwise a bare name. This module rebuilds those names, and nothing else of Xen's table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use goblin::elf::header::{self, header64::Header};
@@ -56,6 +56,8 @@ pub struct XenSymbols<'a> {
     longest_rewritten: u64,
     sealable: Vec<u64>,
     altcall_feature: Option<u16>,
+    /// Features of its own alternatives are below this.
+    features: u16,
     /// Whether the file holds the list of alternatives: else what boot rewrites is not known.
     knows_boot: bool,
 }
@@ -111,6 +113,7 @@ impl<'a> XenSymbols<'a> {
             longest_rewritten: 0,
             sealable: Vec::new(),
             altcall_feature: None,
+            features: 0,
             knows_boot: false,
         };
         let start = xen.bound("_start").or_else(|| xen.bound("_stext"));
@@ -126,9 +129,12 @@ impl<'a> XenSymbols<'a> {
         };
         xen.rewritten = xen.rewritten_at_boot();
         xen.longest_rewritten = xen.rewritten.iter().map(|range| range.end - range.start).max().unwrap_or(0);
-        xen.sealable = xen.sealed_at_boot();
+        let sealable = xen.sealed_at_boot();
         xen.altcall_feature = xen.feature_of_altcalls();
-        xen.knows_boot = xen.table("__alt_instructions", "__alt_instructions_end").is_some();
+        xen.features = xen.features_of_alternatives();
+        xen.knows_boot =
+            sealable.is_some() && xen.table("__alt_instructions", "__alt_instructions_end").is_some();
+        xen.sealable = sealable.unwrap_or_default();
         Ok(xen)
     }
 
@@ -335,27 +341,48 @@ impl<'a> XenSymbols<'a> {
         features.all(|feature| feature == first).then_some(first)
     }
 
-    /// The functions whose ENDBR64 may be poisoned at boot, sorted.
-    fn sealed_at_boot(&self) -> Vec<u64> {
+    /// Numbers of CPU features that are below this are known to it, as whole words; bit 15 may negate one.
+    pub(crate) fn features(&self) -> u16 {
+        self.features
+    }
+
+    fn features_of_alternatives(&self) -> u16 {
+        let data = self.table("__alt_instructions", "__alt_instructions_end").map(|(_, data)| data);
+        let entries = data.unwrap_or_default().chunks_exact(ALTERNATIVE);
+        let highest = entries.filter_map(|entry| elf::u16_at(entry, 8)).map(|feature| feature & 0x7fff).max();
+        highest.map_or(0, |highest| (highest / 32 + 1) * 32)
+    }
+
+    /// The functions whose ENDBR64 may be poisoned at boot, sorted; `None` if finding them takes too long.
+    fn sealed_at_boot(&self) -> Option<Vec<u64>> {
         let table = self.table("__initdata_cf_clobber_start", "__initdata_cf_clobber_end");
         let data = table.map(|(_, data)| data).unwrap_or_default();
         let mut all: Vec<u64> = data.chunks_exact(8).filter_map(|raw| elf::u64_at(raw, 0)).collect();
         all.retain(|&address| address != 0);
-        all.extend(table.into_iter().flat_map(|(start, data)| self.sealed_later(start, data.len() as u64)));
+        if let Some((start, data)) = table {
+            all.extend(self.sealed_later(start, data.len() as u64)?);
+        }
         all.sort_unstable();
         all.dedup();
-        all
+        Some(all)
     }
 
     /// The functions that code of init puts into a table of `size` bytes at `start` while it runs, as `start_vmx` does
     /// with what depends on the processor: both stand there as the end of an instruction's displacement, or whole.
-    /// More than these may be found, since instructions are not told apart.
-    fn sealed_later(&self, start: u64, size: u64) -> Vec<u64> {
+    /// More than these may be found, since instructions are not told apart. `None` if functions lie over one another, so
+    /// that together they are longer than the file.
+    fn sealed_later(&self, start: u64, size: u64) -> Option<Vec<u64>> {
         let pads = |address: &u64| self.bytes_at(*address, ENDBR.len() as u64) == Some(&ENDBR);
         let is_function = |address: &u64| self.at(*address).any(|symbol| symbol.is_function);
         let mut found = Vec::new();
+        let mut seen = BTreeSet::new();
+        let mut left = self.bytes.len();
         for symbol in self.symbols.iter().filter(|s| s.is_function && self.in_init(s.address)) {
             let Some(code) = self.bytes_at(symbol.address, symbol.size) else { continue };
+            if !seen.insert((symbol.address, symbol.size)) {
+                continue;
+            }
+            left = left.checked_sub(code.len())?;
             let ends = code.windows(4).enumerate().filter_map(|(at, raw)| {
                 let end = symbol.address.wrapping_add(at as u64 + 4);
                 Some(end.wrapping_add_signed(i64::from(elf::u32_at(raw, 0)? as i32)))
@@ -366,7 +393,7 @@ impl<'a> XenSymbols<'a> {
                 found.extend(named.into_iter().filter(|address| is_function(address) && pads(address)));
             }
         }
-        found
+        Some(found)
     }
 }
 
@@ -461,7 +488,8 @@ fn table_symbol<'a>(
     })
 }
 
-/// The id from the first sound build-id note: of a note segment, else of a note section.
+/// The id from the first sound build-id note: of a note segment, else of a note section. No more is read than twice the
+/// file: each note once as part of a segment, and once of a section.
 fn build_id(bytes: &[u8], header: &Header, sections: &[SectionHeader]) -> Option<Vec<u8>> {
     const PT_NOTE: u32 = 4;
     let segment = |i: u64| {
@@ -472,12 +500,18 @@ fn build_id(bytes: &[u8], header: &Header, sections: &[SectionHeader]) -> Option
         }
         elf::slice(bytes, elf::u64_at(raw, 8)?, elf::u64_at(raw, 32)?)
     };
-    let segments = (0..u64::from(header.e_phnum)).filter_map(segment);
+    let entries = if header.e_phentsize < 56 { 0 } else { u64::from(header.e_phnum) };
+    let segments = (0..entries).filter_map(segment);
     let notes = sections
         .iter()
         .filter(|s| s.sh_type == sh::SHT_NOTE)
         .filter_map(|s| elf::slice(bytes, s.sh_offset, s.sh_size));
-    segments.chain(notes).find_map(id_among_notes)
+    let mut left = bytes.len().saturating_mul(2);
+    let all = segments.chain(notes).map_while(|data| {
+        left = left.checked_sub(data.len())?;
+        Some(data)
+    });
+    all.filter_map(id_among_notes).next()
 }
 
 /// The build-id in a run of notes, each padded to 4 bytes.

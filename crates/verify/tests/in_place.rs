@@ -342,7 +342,10 @@ fn one_says(said: &[(&'static str, String)], code: Code, what: &str) {
 #[test]
 fn an_entry_leads_to_the_start_of_a_function_of_the_objects() {
     let mut elf = payload();
-    elf.sec(".livepatch.funcs").relocations[1].addend = 5;
+    elf.sec(".livepatch.strings").data.extend(b"plain_fn\0");
+    elf.sec(".livepatch.funcs").data.extend(sample::func(34, 48));
+    elf.relocate(".livepatch.funcs", 104, R_64, ".livepatch.strings", 10);
+    elf.relocate(".livepatch.funcs", 112, R_64, NEW, 5);
     let said = objects_say(&elf, &object());
     one_says(&said, codes::TRAMPOLINE, "where no function of the objects starts");
 }

@@ -427,6 +427,8 @@ fn what_is_looked_at_first_differs() {
     let both = |e: &mut Elf| retarget(e, "no_such_fn", 4);
     assert_eq!(loader(&damaged("4.17.5", both)), "upload ENOENT func-old-unknown");
     assert_eq!(loader(&damaged("4.13.5", both)), "upload EINVAL func-too-small");
+    let none = |e: &mut Elf| retarget(e, "no_such_fn", 0);
+    assert_eq!(loader(&damaged("4.17.5", none)), "upload EINVAL func-too-small");
 }
 
 #[test]
@@ -438,12 +440,15 @@ fn entries_of_nops() {
     kills("4.17.5", codes::FUNC_NOP, |e| nops(e, "tiny_fn", 4, 4));
     kills("4.17.5", codes::FUNC_NOP, |e| nops(e, "target_fn", 4, 32));
     kills("4.17.5", codes::FUNC_NOP, |e| nops(e, "thunked_fn", 7, 16));
+    // Three bytes each.
+    is_fine("4.17.5", |e| nops(e, "plain_fn", 6, 48));
+    kills("4.17.5", codes::FUNC_NOP, |e| nops(e, "plain_fn", 5, 48));
 }
 
 #[test]
 fn a_read_only_list_of_functions_faults_where_it_is_written_to() {
     let read_only = |e: &mut Elf| e.sec(".livepatch.funcs").flags = A;
-    for version in ["4.16.4", "4.17.1", "4.17.2", "4.18.0"] {
+    for version in ["4.16.4", "4.16", "4.17.1", "4.17.2", "4.17", "4.18.0"] {
         kills(version, codes::FUNCS_READ_ONLY, read_only);
     }
     for version in ["4.16.3", "4.17.0", "4.17.5", "4.18.1", "4.22.0"] {

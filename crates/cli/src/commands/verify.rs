@@ -179,7 +179,9 @@ fn version(args: &Verify, xen_syms: &[u8]) -> Result<(Version, Problems), Proble
                 let what = format!("rules of Xen {given} are used, and the symbol file is that of {found}");
                 warn(what, DIFFER, "Leave --xen-version out, or give the other symbol file.");
             }
-            Version { version: given, source: Source::Option }
+            // What the file says beyond the option is kept.
+            let patch = given.patch.or(found.patch.filter(|_| one));
+            Version { version: XenVersion { patch, ..given }, source: Source::Option }
         }
         (Some(given), None) => Version { version: given, source: Source::Option },
         (None, Some(found)) => {

@@ -43,6 +43,8 @@ pub struct Payload<'a> {
     pub symbols: Vec<Symbol<'a>>,
     /// Relocation sections in file order.
     pub relocations: Vec<RelocationSection>,
+    /// The first section of each name.
+    by_name: BTreeMap<&'a str, usize>,
     /// Relocations of loaded sections that write something, by section index and offset. Of two at
     /// one place the later is kept, as it is the one that the loader would leave behind.
     by_place: BTreeMap<(usize, u64), Relocation>,
@@ -239,7 +241,7 @@ pub enum Target {
 impl<'a> Payload<'a> {
     /// The section of that name; the first, as in Xen's `livepatch_elf_sec_by_name`.
     pub fn section(&self, name: &str) -> Option<&Section<'a>> {
-        self.sections.iter().skip(1).find(|s| s.name_ok && s.name == name)
+        self.sections.get(*self.by_name.get(name)?)
     }
 
     /// The name of a section, for messages.

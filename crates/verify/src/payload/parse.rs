@@ -28,7 +28,11 @@ impl<'a> Payload<'a> {
         let relocations = read_relocations(&sections, bytes.len() as u64)?;
         let by_place = places(&sections, &relocations);
         let by_value = names(&symbols);
-        Ok(Payload { bytes, header, sections, symtab, symbols, relocations, by_place, by_value })
+        let mut by_name = BTreeMap::new();
+        for section in sections.iter().skip(1).filter(|section| section.name_ok) {
+            by_name.entry(section.name).or_insert(section.index);
+        }
+        Ok(Payload { bytes, header, sections, symtab, symbols, relocations, by_name, by_place, by_value })
     }
 }
 

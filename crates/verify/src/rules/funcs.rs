@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use iced_x86::{Decoder, DecoderOptions};
 use xsplice_report::{Code, Diagnostic, Kind, Place};
 
 use super::special::stray;
@@ -59,7 +60,7 @@ pub(crate) fn check(context: &Context<'_>, findings: &mut Findings) {
         let old = found.as_ref().ok().cloned().flatten();
         version(context, func, findings);
         // Up to 4.13 the loader looks at sizes before it looks the function up.
-        if context.traits.resolves_first {
+        if context.traits.resolves_first && func.old_size > 0 {
             unknown(context, func, found.is_err(), findings);
             sizes(context, func, old.as_ref(), findings);
         } else {
@@ -156,7 +157,7 @@ fn version(context: &Context<'_>, func: &Func, findings: &mut Findings) {
 /// `arch_livepatch_verify_func`, xen/arch/x86/livepatch.c).
 fn sizes(context: &Context<'_>, func: &Func, old: Option<&Old<'_>>, findings: &mut Findings) {
     if func.is_nop() {
-        nops(func, findings);
+        nops(func, old, findings);
     } else if u64::from(func.old_size) < JUMP {
         say(
             findings,
@@ -225,9 +226,18 @@ fn entry(func: &Func, findings: &mut Findings) {
     }
 }
 
+/// Whether an instruction of code ends there.
+fn ends_at(code: &[u8], address: u64, end: u64) -> bool {
+    let mut decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
+    while decoder.can_decode() && (decoder.position() as u64) < end {
+        let _ = decoder.decode();
+    }
+    decoder.position() as u64 == end
+}
+
 /// NOPs fit into what Xen keeps for a revert (`arch_livepatch_verify_func`). The host's side: there is at
-/// least one, and the function still returns.
-fn nops(func: &Func, findings: &mut Findings) {
+/// least one, they replace whole instructions, and the function still returns.
+fn nops(func: &Func, shipped: Option<&Old<'_>>, findings: &mut Findings) {
     let (new, old) = (u64::from(func.new_size), u64::from(func.old_size));
     if new == 0 || new > MOST_BYTES || new >= old {
         let side = if old > 0 && new > MOST_BYTES {
@@ -245,6 +255,19 @@ fn nops(func: &Func, findings: &mut Findings) {
             format!("an entry asks for {new} bytes of NOPs in a function of {old}"),
             "Xen keeps at most 31 bytes to restore, and a function that is all NOPs falls into the next one.",
             "Replace the function by one that returns.",
+        );
+    }
+    let code = shipped.filter(|shipped| !shipped.code.is_empty());
+    let fits = (1..=MOST_BYTES.min(old)).contains(&new);
+    if fits && code.is_some_and(|shipped| !ends_at(shipped.code, shipped.address, new)) {
+        say(
+            findings,
+            Side::Host,
+            func,
+            codes::FUNC_NOP,
+            format!("{new} bytes of NOPs end inside an instruction of the function"),
+            "What is left of the instruction would be run as another one.",
+            "Let the NOPs end where an instruction does.",
         );
     }
 }
@@ -542,7 +565,10 @@ fn expectation_bytes(context: &Context<'_>, func: &Func, old: &Old<'_>, findings
     };
     if len > stable {
         // The jump of a payload below is there for sure; what boot rewrites may have stayed as it was.
-        let side = if below { Side::Loader(Step::Expectations, Errno::Einval) } else { Side::Host };
+        const JMP: u8 = 0xe9;
+        let is_jump = usize::try_from(stable).is_ok_and(|at| expect.bytes().get(at) == Some(&JMP));
+        let side =
+            if below && !is_jump { Side::Loader(Step::Expectations, Errno::Einval) } else { Side::Host };
         say(
             findings,
             side,
@@ -554,7 +580,8 @@ fn expectation_bytes(context: &Context<'_>, func: &Func, old: &Old<'_>, findings
             format!("Expect at most {stable} bytes."),
         );
     }
-    let shipped = &old.code[..old.code.len().min(len as usize)];
+    // What is behind may be anything by then.
+    let shipped = &old.code[..old.code.len().min(len.min(stable) as usize)];
     if shipped != &expect.bytes()[..shipped.len()] {
         say(
             findings,

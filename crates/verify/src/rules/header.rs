@@ -30,16 +30,6 @@ pub(crate) fn check_upload(input: &VerifyInput<'_>, findings: &mut Findings) {
         );
         findings.push(side, diagnostic);
     }
-    if let Some(number) = input.below_names.iter().position(|other| *other == name) {
-        let diagnostic = problem(
-            codes::NAME_LENGTH,
-            format!("payload {} of those to stack on has the name {name:?} too", number + 1),
-            Place::none(),
-            "Xen knows payloads by their names and refuses a second one of a name.",
-            "Rename one of the files.",
-        );
-        findings.loader(Step::Request, Errno::Eexist, diagnostic);
-    }
     let size = input.payload.len() as u64;
     if size == 0 || size > LARGEST {
         let diagnostic = problem(
@@ -50,6 +40,16 @@ pub(crate) fn check_upload(input: &VerifyInput<'_>, findings: &mut Findings) {
             "Leave debug sections out, or split the change into several payloads.",
         );
         findings.loader(Step::Request, Errno::Einval, diagnostic);
+    }
+    if let Some(number) = input.below_names.iter().position(|other| *other == name) {
+        let diagnostic = problem(
+            codes::NAME_LENGTH,
+            format!("payload {} of those to stack on has the name {name:?} too", number + 1),
+            Place::none(),
+            "Xen knows payloads by their names and refuses a second one of a name.",
+            "Rename one of the files.",
+        );
+        findings.loader(Step::Request, Errno::Eexist, diagnostic);
     }
 }
 

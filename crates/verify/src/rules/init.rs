@@ -7,7 +7,7 @@
 //! field, so that the instructions must have as many bytes behind it. That other four bytes hold the distance by
 //! chance is as likely as one in 2^32 for each byte of the function.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use xsplice_report::Place;
@@ -19,7 +19,7 @@ use crate::payload::{
     R_X86_64_64, R_X86_64_NONE, R_X86_64_PC32, R_X86_64_PLT32, Relocation, SHN_ABS, Target,
 };
 use crate::verify::{Context, Found, problem};
-use crate::xen::XenSymbols;
+use crate::xen::{XenSymbol, XenSymbols};
 
 /// Bytes of a call site that Xen rewrites.
 const CALL_SITE: u64 = 6;
@@ -62,16 +62,18 @@ pub(crate) fn check(context: &Context<'_>, findings: &mut Findings) {
     }
     let references = references(context, &symbols);
     let kept = kept(context, xen, &references);
+    let mut lost: BTreeMap<usize, Option<&Reference>> = BTreeMap::new();
+    for (one, kept) in references.iter().zip(&kept) {
+        let first = lost.entry(one.symbol).or_default();
+        *first = first.or((!kept).then_some(one));
+    }
     for (&index, &address) in &symbols {
         let place = Place::none().symbol(context.payload.symbol_name(index));
-        let mut own = references.iter().zip(&kept).filter(|(one, _)| one.symbol == index).peekable();
-        let place = match (own.peek().is_some(), own.find(|(_, kept)| !**kept)) {
-            (true, None) => continue,
-            (true, Some((one, _))) => {
-                place.section(context.payload.section_name(one.section)).offset(one.offset)
-            }
+        let place = match lost.get(&index) {
+            Some(None) => continue,
+            Some(Some(one)) => place.section(context.payload.section_name(one.section)).offset(one.offset),
             // A name that nothing uses.
-            (false, _) => place,
+            None => place,
         };
         findings.host(problem(
             codes::SYMBOL_IN_INIT,
@@ -103,9 +105,8 @@ fn references(context: &Context<'_>, symbols: &BTreeMap<usize, u64>) -> Vec<Refe
         let is_code = section.is_code() && !NOT_OF_A_FUNCTION.contains(&section.name);
         for relocation in group.entries.iter().filter(|one| one.kind != R_X86_64_NONE) {
             let Some(&address) = symbols.get(&relocation.symbol) else { continue };
-            let by_loader = rewritten
-                .iter()
-                .any(|(index, range)| *index == section.index && range.contains(&relocation.offset));
+            let by_loader =
+                rewritten.get(&section.index).is_some_and(|ranges| contains(ranges, relocation.offset));
             // By name only: an address in the file says nothing about which symbol is meant.
             let named = payload.symbols.get(relocation.symbol).is_some_and(|symbol| symbol.is_undefined());
             let field = field(relocation, address).filter(|_| is_code && !by_loader && named);
@@ -127,7 +128,7 @@ fn field(relocation: &Relocation, address: u64) -> Option<Field> {
 
 /// What Xen itself reads and rewrites of the payload's code, some of it before the code runs: originals of
 /// alternatives, altcalls among them, and call sites.
-fn rewritten(context: &Context<'_>) -> Vec<(usize, Range<u64>)> {
+fn rewritten(context: &Context<'_>) -> BTreeMap<usize, Vec<Range<u64>>> {
     let content = &context.content;
     let alternatives = content
         .alternatives
@@ -139,7 +140,7 @@ fn rewritten(context: &Context<'_>) -> Vec<(usize, Range<u64>)> {
         let start = u64::try_from(offset).ok()?;
         Some((section, start..start.saturating_add(len)))
     };
-    alternatives.chain(sites).filter_map(range).collect()
+    by_section(alternatives.chain(sites).filter_map(range))
 }
 
 /// For each reference, whether the shipped functions have it too.
@@ -147,31 +148,39 @@ fn rewritten(context: &Context<'_>) -> Vec<(usize, Range<u64>)> {
 /// Those in a replacement's own range are held against the function that it replaces. What is left of its fields there
 /// covers nameless code, such as the unlikely part of a replacement; code with a name of its own is new.
 fn kept(context: &Context<'_>, xen: &XenSymbols<'_>, references: &[Reference]) -> Vec<bool> {
-    let replacements = replacements(context, xen);
+    let wanted: BTreeSet<Field> = references.iter().filter_map(|one| one.field).collect();
+    let mut by_place: BTreeMap<(usize, u64), Vec<usize>> = BTreeMap::new();
+    for (index, one) in references.iter().enumerate() {
+        by_place.entry((one.section, one.offset)).or_default().push(index);
+    }
     let mut kept = vec![false; references.len()];
     let mut left: BTreeMap<Field, usize> = BTreeMap::new();
     let mut own = vec![false; references.len()];
-    for replacement in &replacements {
+    for replacement in replacements(context, xen) {
         let mut inside: BTreeMap<Field, Vec<usize>> = BTreeMap::new();
-        for (index, one) in references.iter().enumerate() {
-            let here = one.section == replacement.section && replacement.range.contains(&one.offset);
-            own[index] |= here;
-            if let Some(field) = one.field {
-                let list = inside.entry(field).or_default();
-                list.extend(here.then_some(index));
+        let (section, Range { start, end }) = (replacement.section, replacement.range);
+        for &index in by_place.range((section, start)..(section, end)).flat_map(|(_, indexes)| indexes) {
+            own[index] = true;
+            if let Some(field) = references[index].field {
+                inside.entry(field).or_default().push(index);
             }
         }
-        for (field, indexes) in inside {
-            let shipped = count(&replacement.shipped, field);
-            if indexes.len() <= shipped {
+        let shipped = fields(&replacement.shipped, &wanted);
+        for (field, indexes) in &inside {
+            if indexes.len() <= shipped.get(field).copied().unwrap_or(0) {
                 indexes.iter().for_each(|&index| kept[index] = true);
-                *left.entry(field).or_default() += shipped - indexes.len();
             }
+        }
+        for (field, shipped) in shipped {
+            let inside = inside.get(&field).map_or(0, Vec::len);
+            *left.entry(field).or_default() += shipped.saturating_sub(inside);
         }
     }
+    let named = named_code(context);
     let mut outside: BTreeMap<Field, Vec<usize>> = BTreeMap::new();
     for (index, one) in references.iter().enumerate() {
-        if let Some(field) = one.field.filter(|_| !own[index] && !has_name(context, one)) {
+        let has_name = named.get(&one.section).is_some_and(|ranges| contains(ranges, one.offset));
+        if let Some(field) = one.field.filter(|_| !own[index] && !has_name) {
             outside.entry(field).or_default().push(index);
         }
     }
@@ -183,24 +192,52 @@ fn kept(context: &Context<'_>, xen: &XenSymbols<'_>, references: &[Reference]) -
     kept
 }
 
-/// Whether a reference is in code that has a name.
-fn has_name(context: &Context<'_>, one: &Reference) -> bool {
-    context.payload.symbols.iter().any(|symbol| {
-        let covers = symbol.value <= one.offset
-            && (symbol.size == 0 || one.offset < symbol.value.saturating_add(symbol.size));
-        symbol.section == one.section && !symbol.name.is_empty() && covers
-    })
+/// What of each section has a name: a symbol of size 0 stands for all behind it.
+fn named_code(context: &Context<'_>) -> BTreeMap<usize, Vec<Range<u64>>> {
+    let named = context.payload.symbols.iter().filter(|symbol| !symbol.name.is_empty());
+    let end = |value: u64, size: u64| if size == 0 { u64::MAX } else { value.saturating_add(size) };
+    by_section(named.map(|symbol| (symbol.section, symbol.value..end(symbol.value, symbol.size))))
+}
+
+/// Ranges of each section, in order and apart.
+fn by_section(ranges: impl Iterator<Item = (usize, Range<u64>)>) -> BTreeMap<usize, Vec<Range<u64>>> {
+    let mut all: BTreeMap<usize, Vec<Range<u64>>> = BTreeMap::new();
+    for (section, range) in ranges {
+        all.entry(section).or_default().push(range);
+    }
+    for ranges in all.values_mut() {
+        ranges.sort_unstable_by_key(|range| range.start);
+        let mut apart: Vec<Range<u64>> = Vec::new();
+        for range in ranges.drain(..) {
+            match apart.last_mut().filter(|last| range.start <= last.end) {
+                Some(last) => last.end = last.end.max(range.end),
+                None => apart.push(range),
+            }
+        }
+        *ranges = apart;
+    }
+    all
+}
+
+fn contains(apart: &[Range<u64>], offset: u64) -> bool {
+    let behind = apart.partition_point(|range| range.start <= offset);
+    apart[..behind].last().is_some_and(|range| range.contains(&offset))
 }
 
 /// The replacements of functions of the hypervisor.
 fn replacements<'a>(context: &'a Context<'_>, xen: &'a XenSymbols<'_>) -> Vec<Replacement<'a>> {
+    let parts = unlikely_parts(xen);
+    let mut seen = BTreeSet::new();
     let one = |func: &crate::payload::Func| {
         let Target::Section { section, offset } = func.new else { return None };
         let Ok(Found::Xen(address)) = found_old(context, func) else { return None };
         let start = u64::try_from(offset).ok()?;
         let mut shipped: Vec<(u64, &[u8])> = Vec::new();
+        // What the payload says of its size may be wrong, and an entry may be there twice: both are said elsewhere.
+        let size = xen.at(address).map(|symbol| symbol.size).max().unwrap_or(0).min(func.old_size.into());
+        let first = seen.insert(address).then_some((address, size));
         for (address, size) in
-            std::iter::once((address, u64::from(func.old_size))).chain(unlikely_part(xen, address))
+            first.into_iter().chain(unlikely_part(xen, &parts, address).filter(|_| first.is_some()))
         {
             shipped.extend(xen.bytes_at(address, size).map(|bytes| (address, bytes)));
         }
@@ -209,38 +246,51 @@ fn replacements<'a>(context: &'a Context<'_>, xen: &'a XenSymbols<'_>) -> Vec<Re
     context.content.funcs.iter().filter_map(one).collect()
 }
 
-/// The part of a shipped function that gcc moved away: `NAME.cold`, or `NAME.cold.N`, of the same file. A global's
-/// file is not known; then there may be one such part only.
-fn unlikely_part(xen: &XenSymbols<'_>, address: u64) -> Option<(u64, u64)> {
-    let is_part = |name: &str, of: &str| {
-        let rest = name.strip_prefix(of).and_then(|rest| rest.strip_prefix(".cold"));
-        rest.is_some_and(|rest| {
-            rest.is_empty() || rest.strip_prefix('.').is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
-        })
-    };
+/// Parts of shipped functions, by the name of the function.
+type Parts<'x> = BTreeMap<&'x str, Vec<&'x XenSymbol<'x>>>;
+
+/// All code that gcc moved away from its function: `NAME.cold`, or `NAME.cold.N`.
+fn unlikely_parts<'x>(xen: &'x XenSymbols<'_>) -> Parts<'x> {
+    let mut parts = Parts::new();
+    for symbol in xen.symbols().iter().filter(|symbol| symbol.size > 0) {
+        if let Some((function, rest)) = symbol.name.rsplit_once(".cold") {
+            let is_number = |rest: &str| {
+                rest.strip_prefix('.').is_some_and(|number| number.bytes().all(|b| b.is_ascii_digit()))
+            };
+            if rest.is_empty() || is_number(rest) {
+                parts.entry(function).or_default().push(symbol);
+            }
+        }
+    }
+    parts
+}
+
+/// The part of a shipped function that gcc moved away, of the same file. A global's file is not known; then there may be
+/// one such part only.
+fn unlikely_part(xen: &XenSymbols<'_>, parts: &Parts<'_>, address: u64) -> Option<(u64, u64)> {
     xen.at(address).filter(|symbol| symbol.is_function).find_map(|symbol| {
         let file = symbol.table_name.strip_suffix(symbol.name).unwrap_or_default();
-        let mut parts = xen.symbols().iter().filter(|part| {
-            is_part(part.name, symbol.name) && part.size > 0 && part.table_name.starts_with(file)
-        });
+        let all = parts.get(symbol.name)?;
+        let mut parts = all.iter().filter(|part| part.table_name.starts_with(file));
         let only = parts.next()?;
         parts.next().is_none().then_some((only.address, only.size))
     })
 }
 
-/// How many fields of shipped code hold the same.
-fn count(shipped: &[(u64, &[u8])], field: Field) -> usize {
-    let in_part = |&(address, bytes): &(u64, &[u8])| match field {
-        Field::Distance(to) => bytes
-            .windows(4)
-            .enumerate()
-            .filter(|(at, raw)| {
-                let end = address.wrapping_add(*at as u64 + 4);
-                <[u8; 4]>::try_from(*raw)
-                    .is_ok_and(|raw| end.wrapping_add_signed(i64::from(i32::from_le_bytes(raw))) == to)
-            })
-            .count(),
-        Field::Address(to) => bytes.windows(8).filter(|raw| **raw == to.to_le_bytes()).count(),
-    };
-    shipped.iter().map(in_part).sum()
+/// How many fields of shipped code hold each of those wanted.
+fn fields(shipped: &[(u64, &[u8])], wanted: &BTreeSet<Field>) -> BTreeMap<Field, usize> {
+    let mut found = BTreeMap::new();
+    for &(address, bytes) in shipped {
+        let distances = bytes.windows(4).zip(1u64..).filter_map(|(raw, at)| {
+            let distance = i32::from_le_bytes(raw.try_into().ok()?);
+            let end = address.wrapping_add(at + 3);
+            Some(Field::Distance(end.wrapping_add_signed(i64::from(distance))))
+        });
+        let addresses =
+            bytes.windows(8).filter_map(|raw| Some(Field::Address(u64::from_le_bytes(raw.try_into().ok()?))));
+        for field in distances.chain(addresses).filter(|field| wanted.contains(field)) {
+            *found.entry(field).or_default() += 1;
+        }
+    }
+    found
 }

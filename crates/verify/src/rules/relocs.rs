@@ -19,6 +19,9 @@ pub(crate) fn check(context: &Context<'_>, findings: &mut Findings) {
     let payload = context.payload;
     let mut written: Vec<(usize, u64, u64)> = Vec::new();
     for group in &payload.relocations {
+        if group.target == 0 {
+            findings.host(of_no_section(&payload.sections[group.section]));
+        }
         let Some(target) = payload.sections.get(group.target).filter(|s| s.is_loaded()) else { continue };
         if !sound(payload, group, target, findings) {
             continue;
@@ -31,6 +34,18 @@ pub(crate) fn check(context: &Context<'_>, findings: &mut Findings) {
         }
     }
     overlaps(payload, written, findings);
+}
+
+/// The host's side: the loader looks at the section that relocations are for, and of number 0 it has none
+/// (`livepatch_elf_perform_relocs`).
+fn of_no_section(section: &Section<'_>) -> xsplice_report::Diagnostic {
+    problem(
+        codes::RELOCATION_SECTION,
+        "relocations are said to be for section 0",
+        in_section(section),
+        "Xen follows a pointer that it has not set, and stops the host while it uploads the payload.",
+        REBUILD,
+    )
 }
 
 /// Relocation sections refer to the symbol table and hold whole entries with addends

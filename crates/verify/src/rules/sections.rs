@@ -19,14 +19,14 @@ pub(crate) fn check(context: &Context<'_>, findings: &mut Findings) {
     let mut tables = 0;
     for section in context.payload.sections.iter().skip(1) {
         name(section, findings);
-        bounds(section, findings);
+        bounds(section, context.payload.bytes.len() as u64, findings);
         alignment(section, findings);
         zeroes(section, findings);
         if section.kind == sh::SHT_SYMTAB {
             tables += 1;
             place_of_symbol_table(context, section, tables, findings);
         }
-        permissions(section, findings);
+        permissions(context, section, findings);
         kind(section, findings);
         collected(section, findings);
         unknown_special(section, findings);
@@ -34,6 +34,7 @@ pub(crate) fn check(context: &Context<'_>, findings: &mut Findings) {
     }
     symbol_table(context, findings);
     string_tables(context, findings);
+    symbol_table_alone(context, findings);
     special_once(context, findings);
     reapplicable(context, findings);
     room(context, findings);
@@ -57,7 +58,7 @@ fn name(section: &Section<'_>, findings: &mut Findings) {
 
 /// Contents lie behind the file header and inside the file (`elf_resolve_sections`, xen/common/livepatch_elf.c, 4.13
 /// to 4.22).
-fn bounds(section: &Section<'_>, findings: &mut Findings) {
+fn bounds(section: &Section<'_>, file_size: u64, findings: &mut Findings) {
     let in_file = section.is_nobits() || section.data.is_some();
     if section.offset < elf::HEADER_SIZE || !in_file {
         let diagnostic = problem(
@@ -70,7 +71,11 @@ fn bounds(section: &Section<'_>, findings: &mut Findings) {
             "Contents start behind the file header of 64 bytes and end inside the file, even those of empty sections.",
             REBUILD,
         );
-        findings.loader(Step::Sections, Errno::Einval, diagnostic);
+        // Offset and size are added up without a look at whether the sum is a number.
+        let end = section.offset.wrapping_add(section.size);
+        let passes = section.offset >= elf::HEADER_SIZE && section.offset <= file_size && end <= file_size;
+        findings
+            .push(if passes { Side::Host } else { Side::Loader(Step::Sections, Errno::Einval) }, diagnostic);
     }
 }
 
@@ -124,8 +129,9 @@ fn alignment(section: &Section<'_>, findings: &mut Findings) {
 }
 
 /// No section is writable and executable (`move_payload`, xen/common/livepatch.c, 4.13 to 4.22).
-fn permissions(section: &Section<'_>, findings: &mut Findings) {
-    if section.is_code() && section.is_writable() {
+fn permissions(context: &Context<'_>, section: &Section<'_>, findings: &mut Findings) {
+    let is_placed = section.size > 0 || !context.traits.skips_empty;
+    if section.is_code() && section.is_writable() && is_placed {
         let diagnostic = problem(
             codes::SECTION_WRITABLE_CODE,
             "a section is writable and executable",
@@ -369,8 +375,35 @@ fn string_tables(context: &Context<'_>, findings: &mut Findings) {
                 "Xen takes string tables that are not empty and start and end with a NUL.",
                 REBUILD,
             );
-            findings.loader(step, Errno::Einval, diagnostic);
+            // Section 0 is not even looked at: Xen follows a pointer that it has not set.
+            let of_nothing = index == 0 && step == Step::SymbolTable;
+            findings
+                .push(if of_nothing { Side::Host } else { Side::Loader(step, Errno::Einval) }, diagnostic);
         }
+    }
+}
+
+/// The host's side: the loader writes the value of each undefined symbol into the file before it reads relocations, so
+/// nothing else may be there (`livepatch_elf_resolve_symbols`).
+fn symbol_table_alone(context: &Context<'_>, findings: &mut Findings) {
+    let payload = context.payload;
+    let table = payload.symtab.map(|index| &payload.sections[index]);
+    let Some(table) = table.filter(|table| table.data.is_some()) else { return };
+    let range = |offset: u64, size: u64| offset..offset.saturating_add(size);
+    let own = range(table.offset, table.size);
+    let header = &payload.header;
+    let headers = u64::from(header.e_shnum).saturating_mul(u64::from(header.e_shentsize));
+    let others = payload.sections.iter().filter(|s| s.index != table.index && s.data.is_some());
+    let others = others.map(|s| range(s.offset, s.size)).chain([range(header.e_shoff, headers)]);
+    let overlap = others.filter(|other| !other.is_empty() && !own.is_empty());
+    if overlap.filter(|other| other.start < own.end && own.start < other.end).count() > 0 {
+        findings.host(problem(
+            codes::SYMBOL_TABLE,
+            "the symbol table lies over other parts of the file",
+            in_section(table),
+            "Xen writes into its copy of the symbol table while it looks names up, and reads the rest afterwards.",
+            REBUILD,
+        ));
     }
 }
 

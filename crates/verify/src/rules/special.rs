@@ -11,8 +11,6 @@ use crate::{codes, elf};
 
 /// Most bytes of an original with padding: MAX_PATCH_LEN (xen/arch/x86/alternative.c).
 const LONGEST_PATCH: u16 = 254;
-/// More CPU features than any Xen has words for (NCAPINTS, xen/arch/x86/include/asm/cpufeatures.h).
-const MOST_FEATURES: u16 = 32 * 32;
 /// Bit 15 of a feature negates it (ALT_FLAG_NOT, 4.17.6, 4.18.5, 4.19.3, 4.20.1 and later).
 const NEGATED: u16 = 1 << 15;
 
@@ -124,7 +122,9 @@ fn split_line(target: Target) -> Option<(Target, i64)> {
             let (addend, line) = split(addend);
             Some((Target::Undefined { symbol, addend }, line))
         }
-        Target::Literal(_) | Target::Absolute(_) | Target::Broken => None,
+        // An address of the hypervisor; how much of it is a line number cannot be told.
+        Target::Absolute(_) => Some((target, 0)),
+        Target::Literal(_) | Target::Broken => None,
     }
 }
 
@@ -156,7 +156,7 @@ fn bug_frame(context: &Context<'_>, frame: &BugFrame, findings: &mut Findings) {
     }
     let pointer = split_line(frame.pointer).filter(|(_, line)| (0..128).contains(line));
     let sound = pointer.is_some_and(|(target, _)| match (target, frame.kind) {
-        (Target::Undefined { .. }, _) => true,
+        (Target::Undefined { .. } | Target::Absolute(_), _) => true,
         (target, 0) => in_code(context, target, 1).is_some(),
         (target, _) => is_string(context, target),
     });
@@ -299,10 +299,11 @@ fn alternative_ranges(context: &Context<'_>, alternative: &Alternative, findings
         );
     }
     let negated = if context.traits.negated_features { NEGATED } else { 0 };
-    if a.feature & !negated >= MOST_FEATURES {
+    let known = context.xen.as_ref().map_or(0, XenSymbols::features).max(context.traits.features);
+    if a.feature & !negated >= known {
         say(
             lengths_side(context, Errno::Erange),
-            format!("there is no CPU feature {:#x}", a.feature),
+            format!("there is no CPU feature {:#x}: this Xen knows those below {known:#x}", a.feature),
             "Xen up to 4.18.3 and 4.19.0 stops the host for one; bit 15 negates from 4.17.6, 4.18.5, 4.19.3 and 4.20.1 on.",
         );
     }

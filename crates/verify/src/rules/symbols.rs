@@ -134,7 +134,7 @@ fn absolute(context: &Context<'_>, index: usize, symbol: &Symbol<'_>, findings: 
     if !inside && named.peek().is_none() || named.any(|one| one.address == symbol.value) {
         return;
     }
-    let there: Vec<&str> = xen.at(symbol.value).map(|one| one.table_name.as_str()).collect();
+    let there: Vec<&str> = xen.at(symbol.value).map(|one| one.table_name.as_str()).take(4).collect();
     let what = match there.as_slice() {
         [] if !inside => "nothing of the hypervisor is there".to_owned(),
         [] => "no symbol of the hypervisor starts there".to_owned(),
