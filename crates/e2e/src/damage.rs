@@ -102,6 +102,7 @@ const ADDRESS: (usize, usize) = (16, 8);
 const OFFSET: (usize, usize) = (24, 8);
 const SIZE: (usize, usize) = (32, 8);
 const LINK: (usize, usize) = (40, 4);
+const INFO: (usize, usize) = (44, 4);
 const ALIGNMENT: (usize, usize) = (48, 8);
 const ENTRY_SIZE: (usize, usize) = (56, 8);
 

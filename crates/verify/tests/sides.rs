@@ -159,6 +159,15 @@ fn sections() {
         e.add(".head", PROGBITS, A, 1, b"");
         e.sec(".head").offset = Some(0);
     });
+    // Xen adds both up without a look at whether the sum fits.
+    kills("4.17.5", codes::SECTION_OUTSIDE_FILE, |e| {
+        e.add(".wraps", PROGBITS, 0, 1, b"");
+        (e.sec(".wraps").offset, e.sec(".wraps").size) = (Some(64), Some(u64::MAX - 63));
+    });
+    refuses_at_upload(Einval, codes::SECTION_OUTSIDE_FILE, |e| {
+        e.add(".far", PROGBITS, 0, 1, b"");
+        (e.sec(".far").offset, e.sec(".far").size) = (Some(1 << 40), Some(u64::MAX - (1 << 40) + 65));
+    });
     refuses_at_upload(Einval, codes::SECTION_TOO_LARGE, |e| {
         e.add(".bss", NOBITS, A | W, 16, b"");
         e.sec(".bss").size = Some((2 << 20) + 1);
@@ -220,6 +229,19 @@ fn the_symbol_table() {
         e.sec(".symtab2").entsize = 24;
     });
     refuses_at_upload(Einval, codes::STRING_TABLE, |e| e.strtab_kind = PROGBITS);
+    // It looks at no section there, by a pointer that it has not set.
+    kills("4.17.5", codes::SYMBOL_TABLE, |e| e.symtab_link = Some(0));
+    // It writes into the table before it reads what is there, too.
+    let symbols = sample::payload().write();
+    let table = u64::from_le_bytes(symbols[40..48].try_into().expect("eight bytes")) as usize;
+    let number = |at: usize| u64::from_le_bytes(symbols[at..at + 8].try_into().expect("eight bytes"));
+    let symtab = (table..).step_by(64).find(|at| symbols[at + 4..at + 8] == 2u32.to_le_bytes());
+    let start = number(symtab.expect("a symbol table") + 24);
+    let mut over = symbols.clone();
+    let text = (table..).step_by(64).find(|at| number(at + 8) == A | W).expect("writable data");
+    over[text + 24..text + 32].copy_from_slice(&start.to_le_bytes());
+    let verdict = judged("4.17.5", &over, VerifyInput::default());
+    assert!(unsafe_for(&verdict).contains(&codes::SYMBOL_TABLE.name), "{:#?}", verdict.findings);
     refuses_at_upload(Einval, codes::STRING_TABLE, |e| e.strtab_tail = vec![b'x']);
 }
 
@@ -244,6 +266,11 @@ fn relocations() {
     use Errno::{Einval, Eopnotsupp, Eoverflow};
     refuses_at_upload(Einval, codes::RELOCATION_SECTION, |e| {
         e.sec(".livepatch.hooks.load").rela_link = Some(2);
+    });
+    // Xen follows the pointer to a section that it has not.
+    kills("4.17.5", codes::RELOCATION_SECTION, |e| {
+        e.add(".of_nothing", RELA, 0, 8, &[]);
+        e.sec(".of_nothing").entsize = 24;
     });
     let broken = |change: fn(&mut Sec)| loader(&damaged("4.17.5", |e| change(e.sec(".text.new_fn"))));
     assert_eq!(broken(|s| s.rela_kind = 9), "upload EOPNOTSUPP relocation-section");
@@ -543,6 +570,16 @@ fn alternatives_are_checked_more_by_newer_loaders() {
         for version in ["4.14.6", "4.17.5", "4.18.3", "4.19.0"] {
             kills(version, codes::ALTERNATIVES, change);
         }
+    }
+    // The first number that a release does not know, and the last that it does.
+    for (version, first) in
+        [("4.14.4", 416u16), ("4.16.4", 576), ("4.17.1", 576), ("4.17.5", 640), ("4.17.7", 672)]
+    {
+        let feature = |number: u16| {
+            move |e: &mut Elf| e.sec(".altinstructions").data[8..10].copy_from_slice(&number.to_le_bytes())
+        };
+        is_fine(version, feature(first - 1));
+        kills(version, codes::ALTERNATIVES, feature(first));
     }
     let negated = || table(|s| s.data[9] = 0x80);
     is_fine("4.17.6", negated());

@@ -54,6 +54,7 @@ damages! {
     Made "table-outside", "a section table behind the file", Refused("elf-section-table") => |e| e.put(40, 8, 1 << 20);
     Built "section-offset", "contents at the file's start", Refused("section-outside-file") => |e| e.set(e.code()?, OFFSET, 0);
     Made "section-outside", "contents behind the file", Refused("section-outside-file") => |e| e.set(e.code()?, SIZE, 1 << 20);
+    Made "section-wraps", "contents that end behind 2^64", Host("section-outside-file") => |e| { let at = e.section(".rela.data.xsplice_e2e")?; e.set(at, TYPE, 1)?; e.set(at, OFFSET, 64)?; e.set(at, SIZE, 64u64.wrapping_neg()) };
     Built "alignment-3", "alignment 3", Refused("section-alignment") => |e| e.set(e.code()?, ALIGNMENT, 3);
     Built "address", "an address that is not aligned", Refused("section-alignment") => |e| e.set(e.code()?, ADDRESS, 1);
     Made "zeroes", "more than 2 MiB of zeroes", Refused("section-too-large") => |e| e.set(e.section(".bss")?, SIZE, (2 << 20) + 1);
@@ -63,6 +64,7 @@ damages! {
     Built "symbol-size", "symbols of 25 bytes", Refused("symbol-table") => |e| e.set(e.symbols()?, ENTRY_SIZE, 25);
     Made "symbols-empty", "an empty symbol table", Refused("symbol-table") => |e| e.set(e.symbols()?, SIZE, 0);
     Made "symbols-link", "symbol names in a section that is none", Refused("symbol-table") => |e| e.set(e.symbols()?, LINK, 900);
+    Made "symbols-link-0", "symbol names in section 0", Kills("symbol-table") => |e| e.set(e.section(".symtab")?, LINK, 0);
     Built "string-table", "symbol names in no string table", Refused("string-table") => |e| e.set(e.strings()?, TYPE, 1);
     Made "string-table-end", "a string table without a NUL at its end", Refused("string-table") => |e| { let strings = e.strings()?; let size = e.get(strings, SIZE)?; e.set(strings, SIZE, size - 1) };
     Made "section-names", "section names in no string table", Refused("string-table") => |e| e.set(e.number(62, 2)? as usize, TYPE, 1);
@@ -86,6 +88,7 @@ damages! {
     Built "relocation-size", "relocations of 25 bytes", Refused("relocation-section") => |e| e.set(e.relocations()?, ENTRY_SIZE, 25);
     Made "relocation-half", "half a relocation", Refused("relocation-section") => |e| e.set(e.relocations()?, SIZE, 36);
     Built "relocation-no-addends", "relocations without addends", Refused("relocation-section") => |e| e.set(e.relocations()?, TYPE, 9);
+    Made "relocation-nothing", "relocations for section 0", Kills("relocation-section") => |e| e.set(e.section(".rela.data.xsplice_e2e")?, INFO, 0);
     Built "displacement", "a displacement that does not fit", Refused("relocation-overflow") => |e| { let symbol = e.symbol_of(e.relocation()?)?; e.put(symbol + 6, 2, 0xfff1)?; e.put(symbol + 8, 8, 0) };
     Made "own-missing", "no build-id", Refused("missing-section") => |e| e.hide(OWN);
     Made "depends-missing", "no .livepatch.depends", Refused("missing-section") => |e| e.hide(DEPENDS);
@@ -126,6 +129,8 @@ damages! {
     Made "alternative-length", "a replacement longer than its original", LENGTHS => |e| e.in_section(ALTERNATIVES, 11, 1, 6);
     Made "alternative-total", "an original with padding of 255 bytes", LENGTHS => |e| e.in_section(ALTERNATIVES, 12, 1, 250);
     Made "alternative-feature", "a CPU feature that is none", LENGTHS => |e| e.in_section(ALTERNATIVES, 8, 2, 0x3fff);
+    Made "alternative-feature-next", "a CPU feature behind those that this Xen has words for", LENGTHS => |e| e.in_section(ALTERNATIVES, 8, 2, 672);
+    Made "alternative-feature-last", "a CPU feature without a name that this Xen has a word for", Sound => |e| e.in_section(ALTERNATIVES, 8, 2, 639);
     Made "alternative-negated", "a CPU feature that is not there", Since(&[(14, Kills("alternatives")), (20, Sound)]) => |e| e.in_section(ALTERNATIVES, 8, 2, 0x8000);
     Made "exception-table-size", "an exception table of 9 bytes", Refused("exception-table") => |e| e.set(e.section(".ex_table")?, SIZE, 9);
     Built "metadata", "metadata without a NUL at its end", Refused("metadata") => |e| { let size = e.get(e.section(".modinfo")?, SIZE)?; e.in_section(".modinfo", size.checked_sub(1)? as usize, 1, 1) };
@@ -166,6 +171,7 @@ damages! {
     Made "new-variable", "a replacement that is no code", Host("func-new") => |e| e.refer(FUNCS, 8, SPARE, 0);
     Made "new-size", "a replacement that ends behind its section", Host("func-new") => |e| e.refer(FUNCS, 8, "xsplice_e2e_extra", 4096);
     Made "nops-all", "NOPs for all of a function", Host("func-nop") => |e| { let size = e.number(e.start(e.section(FUNCS)?)? + 28, 4)?; e.in_section(FUNCS, 24, 4, size.min(31))?; e.in_section(FUNCS, 28, 4, size.min(31))?; e.no_replacement() };
+    Built "nops-inside", "NOPs that end inside an instruction", Host("func-nop") => |e| { e.in_section(FUNCS, 24, 4, 6)?; e.no_replacement() };
     Made "bug-frame-target", "a bug frame of what does not trap", Host("bug-frames") => |e| e.refer(FRAMES, 0, "xsplice_e2e_parts", 2);
     Made "bug-frame-text", "a bug frame without a file name", Host("bug-frames") => |e| e.refer(FRAMES, 4, "xsplice_e2e_extra", 4);
     Made "assert-frames-half", "half an assertion frame", Host("bug-frames") => |e| e.rename(sample::SPARE, ".bug_frames.3");

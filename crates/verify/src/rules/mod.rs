@@ -21,6 +21,7 @@ pub(crate) fn check(context: &Context<'_>, findings: &mut Findings) {
     if findings.0.iter().any(|f| f.diagnostic.code == crate::codes::SYMBOL_TABLE) {
         return;
     }
+    sections::symbol_table_alone(context, findings);
     symbols::check(context, findings);
     init::check(context, findings);
     relocs::check(context, findings);

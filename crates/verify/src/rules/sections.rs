@@ -34,7 +34,6 @@ pub(crate) fn check(context: &Context<'_>, findings: &mut Findings) {
     }
     symbol_table(context, findings);
     string_tables(context, findings);
-    symbol_table_alone(context, findings);
     special_once(context, findings);
     reapplicable(context, findings);
     room(context, findings);
@@ -342,6 +341,15 @@ fn symbol_table(context: &Context<'_>, findings: &mut Findings) {
             let sound = table.size > 0
                 && table.entsize >= elf::SYMBOL_SIZE
                 && table.size.is_multiple_of(table.entsize);
+            if sound && table.link == 0 && tables.next().is_none() {
+                findings.host(problem(
+                    codes::SYMBOL_TABLE,
+                    "the symbol table's names are said to be in section 0",
+                    in_section(table),
+                    "Xen follows a pointer that it has not set, and stops the host while it uploads the payload.",
+                    REBUILD,
+                ));
+            }
             if sound {
                 return;
             }
@@ -364,7 +372,9 @@ fn string_tables(context: &Context<'_>, findings: &mut Findings) {
     let of_sections = usize::from(payload.header.e_shstrndx);
     let of_symbols = of_symbols.map(|index| (index, Step::SymbolTable));
     for (index, step) in of_symbols.into_iter().chain([(of_sections, Step::SectionNames)]) {
-        let Some(section) = payload.sections.get(index) else { continue };
+        // What is said of that number is said.
+        let named = |section: &&Section<'_>| section.index > 0 || step != Step::SymbolTable;
+        let Some(section) = payload.sections.get(index).filter(named) else { continue };
         let sound = section.kind == sh::SHT_STRTAB
             && section.data.is_some_and(|data| data.first() == Some(&0) && data.last() == Some(&0));
         if !sound {
@@ -375,17 +385,14 @@ fn string_tables(context: &Context<'_>, findings: &mut Findings) {
                 "Xen takes string tables that are not empty and start and end with a NUL.",
                 REBUILD,
             );
-            // Section 0 is not even looked at: Xen follows a pointer that it has not set.
-            let of_nothing = index == 0 && step == Step::SymbolTable;
-            findings
-                .push(if of_nothing { Side::Host } else { Side::Loader(step, Errno::Einval) }, diagnostic);
+            findings.loader(step, Errno::Einval, diagnostic);
         }
     }
 }
 
 /// The host's side: the loader writes the value of each undefined symbol into the file before it reads relocations, so
 /// nothing else may be there (`livepatch_elf_resolve_symbols`).
-fn symbol_table_alone(context: &Context<'_>, findings: &mut Findings) {
+pub(crate) fn symbol_table_alone(context: &Context<'_>, findings: &mut Findings) {
     let payload = context.payload;
     let table = payload.symtab.map(|index| &payload.sections[index]);
     let Some(table) = table.filter(|table| table.data.is_some()) else { return };
