@@ -467,6 +467,18 @@ fn what_lies_behind_a_named_constant_is_compared() {
 }
 
 #[test]
+fn data_holds_the_address_of_the_original() {
+    for (to, fine) in [(ORIGINAL, true), (NEW, false)] {
+        let (mut elf, mut twin) = (payload(), object());
+        twin.sec(".rodata.table").relocations[0].symbol = "target_fn".into();
+        elf.sec(".rodata").relocations[0].symbol = to.into();
+        let verdict = with_object(&elf, &twin);
+        let codes = if fine { vec![] } else { vec![codes::IN_PLACE_REFERENCE.name] };
+        assert_eq!(against(&verdict), codes, "{to}");
+    }
+}
+
+#[test]
 fn a_wide_text_does_not_end_at_a_zero_byte() {
     let with = |here: &[u8]| {
         let (mut elf, mut twin) = (payload(), object());

@@ -18,7 +18,7 @@ use xsplice_diff::{
 use xsplice_link::{FuncsLayout, Ids, PayloadImage};
 use xsplice_objects::Hypervisor;
 use xsplice_report::{Diagnostic, Kind};
-use xsplice_verify::{VerifyInput, verify};
+use xsplice_verify::{PatchedObject, VerifyInput, verify};
 
 /// struct livepatch_func of Xen 4.14 and later.
 const FUNCS: FuncsLayout = FuncsLayout {
@@ -122,7 +122,7 @@ pub fn run(source: &Path, expected: &Expectations, flags: &[String]) -> Result<(
     if let Some(payload) = &found.payload
         && !(found.replaced.is_empty() && found.hooks.is_empty())
     {
-        wrong.extend(verified(payload, &built.shipped, found.has_variables()));
+        wrong.extend(verified(payload, &built, found.has_variables()));
         match &built.after {
             Ok(after) => wrong.extend(loaded::differences(&built.shipped, after, payload, expected.anchors)),
             Err(problem) => wrong.push(problem.clone()),
@@ -383,13 +383,19 @@ fn show(d: &Diagnostic) -> String {
 }
 
 /// What the verifier, which shares no code with the linker, has against a payload.
-fn verified(payload: &[u8], shipped: &[u8], variables: bool) -> Vec<String> {
+fn verified(payload: &[u8], built: &Built, variables: bool) -> Vec<String> {
+    let patched = built.patch().into_iter().map(|(_, patched)| ("patched.o", patched));
+    let others = built.others.iter().map(|(path, object)| (path.as_str(), object.as_slice()));
+    let objects: Vec<PatchedObject<'_>> =
+        patched.chain(others).map(|(path, bytes)| PatchedObject { path, bytes }).collect();
     let verdict = verify(&VerifyInput {
         payload,
         name: "fixture",
-        xen_syms: Some(shipped),
+        xen_syms: Some(&built.shipped),
         funcs_version: Some(2),
         funcs_size: Some(104),
+        in_place: true,
+        objects: Some(&objects),
         ..VerifyInput::default()
     });
     // Variables keep what they hold over a revert, so the host applies such a payload once.

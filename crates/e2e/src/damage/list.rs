@@ -171,7 +171,7 @@ damages! {
     Made "new-variable", "a replacement that is no code", Host("func-new") => |e| e.refer(FUNCS, 8, SPARE, 0);
     Made "new-size", "a replacement that ends behind its section", Host("func-new") => |e| e.refer(FUNCS, 8, "xsplice_e2e_extra", 4096);
     Made "nops-all", "NOPs for all of a function", Host("func-nop") => |e| { let size = e.number(e.start(e.section(FUNCS)?)? + 28, 4)?; e.in_section(FUNCS, 24, 4, size.min(31))?; e.in_section(FUNCS, 28, 4, size.min(31))?; e.no_replacement() };
-    Built "nops-inside", "NOPs that end inside an instruction", Host("func-nop") => |e| { e.in_section(FUNCS, 24, 4, 6)?; e.no_replacement() };
+    Made "nops-inside", "NOPs that end inside an instruction", Host("func-nop") => |e| { e.in_section(FUNCS, 24, 4, 6)?; e.no_replacement() };
     Made "bug-frame-target", "a bug frame of what does not trap", Host("bug-frames") => |e| e.refer(FRAMES, 0, "xsplice_e2e_parts", 2);
     Made "bug-frame-text", "a bug frame without a file name", Host("bug-frames") => |e| e.refer(FRAMES, 4, "xsplice_e2e_extra", 4);
     Made "assert-frames-half", "half an assertion frame", Host("bug-frames") => |e| e.rename(sample::SPARE, ".bug_frames.3");

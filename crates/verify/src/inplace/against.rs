@@ -7,7 +7,7 @@ use std::ops::Range;
 use xsplice_report::{Diagnostic, Place};
 
 use super::AgainstObjects;
-use super::code::{Comparison, Mismatch, Way};
+use super::code::{Comparison, Mismatch, Way, root};
 use super::hooks;
 use super::image::Applied;
 use super::names::{Names, plain_stem};
@@ -47,6 +47,7 @@ pub(super) fn check(
     let objects = read(files, findings);
     let mut names = Names::of(context);
     names.shared = shared(&objects);
+    names.definitions = definitions(&objects);
     let mut compared = Compared::default();
     let finished = compared.functions(context, &objects, &names, applied);
     if finished {
@@ -57,6 +58,8 @@ pub(super) fn check(
         compared.counts.hooks = hooks::check(context, &objects, &names, &mut compared.said);
     }
     if names.effort.is_spent() {
+        // What was said last may be so only for want of effort.
+        compared.said.clear();
         let given_up = unknown_code("a part of it", "payload and objects ask for too much work");
         compared
             .said
@@ -69,8 +72,8 @@ pub(super) fn check(
 
 fn read<'a>(files: &[PatchedObject<'a>], findings: &mut Findings) -> Vec<Object<'a>> {
     let mut objects = Vec::new();
-    for file in files {
-        match Object::read(file) {
+    for (number, file) in files.iter().enumerate() {
+        match Object::read(number, file) {
             Ok(object) => objects.push(object),
             Err(unreadable) => unreadable.into_iter().for_each(|diagnostic| {
                 findings.note(Diagnostic {
@@ -99,6 +102,18 @@ fn shared<'o>(objects: &'o [Object<'_>]) -> BTreeSet<&'o str> {
         }
     }
     shared
+}
+
+/// What objects define for others, by name.
+fn definitions<'o>(objects: &'o [Object<'_>]) -> BTreeMap<&'o str, (&'o Object<'o>, &'o Symbol<'o>)> {
+    let mut all = BTreeMap::new();
+    for object in objects {
+        for symbol in object.elf.symbols.iter().filter(|s| s.binding != 0 && is_name(s) && !s.is_undefined())
+        {
+            all.entry(symbol.name).or_insert((object, symbol));
+        }
+    }
+    all
 }
 
 impl<'o, 'a> Compared<'o, 'a> {
@@ -149,19 +164,21 @@ fn compare<'c>(
     address: u64,
 ) -> Comparison<'c> {
     let mut comparison = Comparison::new(object, names, applied);
-    let mut next = Some((function, address));
-    while let Some((part, address)) = next {
-        comparison.function(part, address);
-        let mut piece = Some(Twin::of(object, part, address));
-        while let Some(twin) = piece {
-            comparison.covered.push(twin.range_in_place());
-            special::compare(&mut comparison, context, object, twin);
-            piece = comparison.next_piece();
+    comparison.reach(object, Twin::of(object, function, address), root(function.name));
+    loop {
+        while let Some(part) = comparison.next_part() {
+            let mut piece = Some(part.twin);
+            while let Some(twin) = piece {
+                comparison.covered.push(twin.range_in_place());
+                special::compare(&mut comparison, context, part.object, twin);
+                piece = comparison.next_piece();
+            }
         }
-        next = comparison.next_part();
+        // Data may lead to further code.
+        if !comparison.constants() {
+            return comparison;
+        }
     }
-    comparison.constants();
-    comparison
 }
 
 /// The functions of a payload.
@@ -199,7 +216,9 @@ fn find<'o, 'a, 'c>(
     let mut best: Option<(Home<'o, 'a>, Comparison<'c>)> = None;
     for &home in twins.get(&(plain_stem(symbol.name), symbol.size)).into_iter().flatten() {
         let (object, twin) = home;
-        if !names.effort.spend(1) || !object.wanted(twin).is(symbol.name, true) {
+        let wanted = object.wanted(twin);
+        let fits = || wanted.is(symbol.name, true) || names.means_by(symbol.name, true, &wanted);
+        if !names.effort.spend(1) || !fits() {
             continue;
         }
         let comparison = compare(home);

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use iced_x86::Instruction;
+use iced_x86::{Decoder, DecoderOptions, Instruction};
 
 use super::follow;
 use super::image::{Applied, Image};
-use super::names::{Names, Owner, Wanted};
-use super::objects::{FUNC, Object, is_name};
-use super::special::Twin;
+use super::names::{Names, Owner, Wanted, plain_stem};
+use super::objects::{FUNC, Object, SECTION, is_name};
+use super::special::{self, Twin};
 use crate::payload::{
     R_X86_64_64, R_X86_64_PC32, R_X86_64_PLT32, Relocation, SHN_ABS, Section, Symbol, Target,
 };
@@ -54,13 +54,39 @@ pub(super) struct Mismatch {
     pub(super) found: String,
 }
 
+/// Where an instruction is in an object, and the code that is compared with it.
+struct Place {
+    section: usize,
+    range: std::ops::Range<u64>,
+    at: u64,
+}
+
 /// Data of the object that has to be found at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Constant {
+    object: usize,
     section: usize,
     offset: u64,
     size: u64,
     address: u64,
+}
+
+/// Code of an object, and where it is.
+#[derive(Clone, Copy)]
+pub(super) struct Part<'c> {
+    pub(super) object: &'c Object<'c>,
+    pub(super) twin: Twin,
+    /// The name of the function that it belongs to, without what marks a part of it.
+    root: &'c str,
+}
+
+/// Data that was reached, and from where.
+struct Reached<'c> {
+    constant: Constant,
+    object: &'c Object<'c>,
+    root: &'c str,
+    place: u64,
+    part: &'static str,
 }
 
 /// The comparison of one function.
@@ -73,10 +99,12 @@ pub(super) struct Comparison<'c> {
     part: &'static str,
     /// Where in the function the reference is through which something is reached.
     place: u64,
-    pending: Vec<(Constant, u64, &'static str)>,
+    /// Whether the reference is a direct call or jump.
+    branches: bool,
+    pending: Vec<Reached<'c>>,
     seen: BTreeSet<Constant>,
-    parts: Vec<(&'c Symbol<'c>, u64)>,
-    parts_seen: BTreeSet<u64>,
+    parts: Vec<Part<'c>>,
+    parts_seen: BTreeSet<(usize, Twin)>,
     /// Code that entries lead to, which may have entries of its own.
     pieces: Vec<Twin>,
     pieces_seen: BTreeSet<Twin>,
@@ -90,7 +118,7 @@ pub(super) struct Comparison<'c> {
 }
 
 /// A function's name without `.cold` and the like.
-fn root(name: &str) -> &str {
+pub(super) fn root(name: &str) -> &str {
     name.find(COLD).map_or(name, |end| &name[..end])
 }
 
@@ -108,6 +136,7 @@ impl<'c> Comparison<'c> {
             root: "",
             part: "",
             place: 0,
+            branches: false,
             pending: Vec::new(),
             seen: BTreeSet::new(),
             parts: Vec::new(),
@@ -131,17 +160,20 @@ impl<'c> Comparison<'c> {
         }
     }
 
-    /// Compares a function of the object with what is at an address.
-    pub(super) fn function(&mut self, symbol: &'c Symbol<'c>, address: u64) {
-        self.part = "";
-        self.root = root(symbol.name);
-        let size = self.object.extent(symbol);
-        self.code(symbol.section, symbol.value, size, address);
+    /// Code that is to be compared: each once.
+    pub(super) fn reach(&mut self, object: &'c Object<'c>, twin: Twin, root: &'c str) {
+        if self.parts_seen.insert((object.number, twin)) {
+            self.parts.push(Part { object, twin, root });
+        }
     }
 
-    /// A part of the function that was reached, with its address: each once.
-    pub(super) fn next_part(&mut self) -> Option<(&'c Symbol<'c>, u64)> {
-        self.parts.pop()
+    /// Compares the next code that was reached.
+    pub(super) fn next_part(&mut self) -> Option<Part<'c>> {
+        let part = self.parts.pop()?;
+        (self.object, self.root, self.part) = (part.object, part.root, "");
+        let Twin { section, start, size, address } = part.twin;
+        self.code(section, start, size, address);
+        Some(part)
     }
 
     /// Entries may be about this code, too.
@@ -155,14 +187,16 @@ impl<'c> Comparison<'c> {
         self.pieces.pop()
     }
 
-    /// Compares all data that was reached.
-    pub(super) fn constants(&mut self) {
-        while let Some((constant, place, part)) = self.pending.pop()
+    /// Compares all data that was reached. Whether further code was.
+    pub(super) fn constants(&mut self) -> bool {
+        while let Some(reached) = self.pending.pop()
             && self.names.effort.spend(1)
         {
-            (self.place, self.part) = (place, part);
-            self.constant(constant);
+            (self.object, self.root, self.branches) = (reached.object, reached.root, false);
+            (self.place, self.part) = (reached.place, reached.part);
+            self.constant(reached.constant);
         }
+        !self.parts.is_empty()
     }
 
     /// What follows is about an entry of a special section for a place of the function.
@@ -238,6 +272,14 @@ impl<'c> Comparison<'c> {
                 fields.iter().any(|field| (field.offset..field.offset + width(field)).contains(&place))
             };
             let same = |i: usize| in_field(i) || here.get(i) == own.get(i);
+            let own_place = Place { section, range: start..start + size, at: start + at };
+            self.branches = found.near_branch_target() != 0;
+            if fields.is_empty()
+                && self.literal(&found, own, here, &own_place, address..address.wrapping_add(size))
+            {
+                at = end;
+                continue;
+            }
             if !(0..own.len()).all(same) {
                 let (own, here) = (crate::elf::hex(own), crate::elf::hex(here));
                 // What follows is out of step.
@@ -249,21 +291,49 @@ impl<'c> Comparison<'c> {
                     .or_else(|| self.value(field, address.wrapping_add(field.offset - start), behind));
                 self.reference(field, behind, target);
             }
-            if fields.is_empty() {
-                self.literal(&found, address..address.wrapping_add(size));
-            }
             at = end;
         }
     }
 
-    /// What is not relocated stays in the function, or leads to just behind a replacement, which is where it goes on.
-    fn literal(&mut self, found: &Instruction, function: std::ops::Range<u64>) {
-        if let Some(target) =
-            branch(found).filter(|target| !(function.contains(target) || *target == function.end))
-        {
+    /// Something that is not relocated and leaves the function, here or in the object, leads to the same. Whether it is
+    /// such.
+    /// What stays in the function, or leads to just behind a replacement, which is where it goes on, has the same bytes.
+    fn literal(
+        &mut self,
+        found: &Instruction,
+        own: &[u8],
+        here: &[u8],
+        place: &Place,
+        function: std::ops::Range<u64>,
+    ) -> bool {
+        // Far enough from 0, which means no target.
+        const BIAS: u64 = 1 << 40;
+        let mut decoder = Decoder::with_ip(64, own, place.at.wrapping_add(BIAS), DecoderOptions::NONE);
+        let instruction = decoder.decode();
+        let (Some(own_target), Some(target)) = (branch_of(&instruction), branch_of(found)) else {
+            return false;
+        };
+        let own_target = own_target.wrapping_sub(BIAS);
+        let stays =
+            |target: u64, range: &std::ops::Range<u64>| range.contains(&target) || target == range.end;
+        if stays(own_target, &place.range) && stays(target, &function) {
+            return false;
+        }
+        let fields = decoder.get_constant_offsets(&instruction);
+        let (at, size) = match instruction.near_branch_target() {
+            0 => (fields.displacement_offset(), fields.displacement_size()),
+            _ => (fields.immediate_offset(), fields.immediate_size()),
+        };
+        let same = |i: usize| (at..at + size).contains(&i) || own.get(i) == here.get(i);
+        if found.code() != instruction.code() || !(0..own.len()).all(same) {
             let found = format!("{} by a literal displacement", self.names.shown(target));
             self.differ(Way::Reference, "a place inside".into(), found);
+            return true;
         }
+        let offset = own_target.cast_signed();
+        let named = self.around(place.section, offset);
+        self.within(&named, place.section, offset, target);
+        true
     }
 
     /// What a relocated field in place refers to, if `behind` bytes from its start the displacement counts.
@@ -320,7 +390,26 @@ impl<'c> Comparison<'c> {
         let address = target.wrapping_add_signed(delta.wrapping_neg());
         // Others come to a replacement through the original.
         let fine = self.names.is(address, &wanted) && !self.applied.is_replacement(address);
+        if !fine && self.is_nameless(address) && self.changed_constant(&wanted, address) {
+            return;
+        }
         self.judge(fine, shown_at(&wanted, delta), target);
+    }
+
+    /// Memory of the payload that has no name.
+    fn is_nameless(&self, address: u64) -> bool {
+        self.names.owner(address) == Owner::Payload && !self.names.is_named(address)
+    }
+
+    /// Constants of other objects that were changed have no name in a payload: their content tells.
+    fn changed_constant(&mut self, wanted: &Wanted<'_>, address: u64) -> bool {
+        let Some(&(object, symbol)) = self.names.definitions.get(wanted.name) else { return false };
+        let home = object.elf.sections.get(symbol.section).filter(|home| is_constant(home));
+        if let Some(home) = home {
+            self.references += 1;
+            self.push(object, whole(symbol, home), address);
+        }
+        home.is_some()
     }
 
     fn around(&self, section: usize, offset: i64) -> Vec<&'c Symbol<'c>> {
@@ -335,6 +424,11 @@ impl<'c> Comparison<'c> {
 
     /// Something of the object itself.
     fn inside(&mut self, symbol: &'c Symbol<'c>, section: usize, offset: i64, target: u64) {
+        if let Some((start, delta)) = self.anchor(symbol, section, offset)
+            && let Some(home) = self.object.elf.sections.get(section)
+        {
+            return self.nameless(home, start, target.wrapping_add_signed(delta.wrapping_neg()));
+        }
         let mut named = if is_name(symbol) { vec![symbol] } else { self.around(section, offset) };
         // Something else without a name may lie behind a constant.
         let is_behind = |s: &&Symbol<'c>| s.size > 0 && offset > s.value.saturating_add(s.size).cast_signed();
@@ -344,12 +438,31 @@ impl<'c> Comparison<'c> {
         self.within(&named, section, offset, target);
     }
 
+    /// The text that a label stands for, and how far from its start a place is that is outside of it.
+    fn anchor(&self, symbol: &Symbol<'c>, section: usize, offset: i64) -> Option<(i64, i64)> {
+        let home = self.object.elf.sections.get(section)?;
+        if home.flags & SHF_STRINGS == 0 || symbol.kind == SECTION {
+            return None;
+        }
+        let text = home.data?.get(usize::try_from(symbol.value).ok()?..)?;
+        let unit = unit_of(home);
+        let end = end_of(text, unit)? + unit;
+        let start = symbol.value.cast_signed();
+        let delta = offset.wrapping_sub(start);
+        let is_inside = (0..end as i64).contains(&delta);
+        (!is_inside && self.names.effort.spend(end)).then_some((start, delta))
+    }
+
     /// Something of the object itself: by its name where it has one, else by its content.
     fn within(&mut self, named: &[&'c Symbol<'c>], section: usize, offset: i64, target: u64) {
         let object = self.object;
         let Some(home) = object.elf.sections.get(section) else {
             return self.differ(Way::Reference, "no section".into(), self.names.shown(target));
         };
+        let is_function = named.iter().any(|symbol| symbol.kind == FUNC);
+        if home.is_code() && !is_function && self.is_nameless(target) {
+            return self.aside(section, offset, target);
+        }
         if named.is_empty() || home.flags & SHF_STRINGS != 0 {
             return self.nameless(home, offset, target);
         }
@@ -359,23 +472,27 @@ impl<'c> Comparison<'c> {
         };
         let fine = named.iter().find(|symbol| self.is_it(symbol, home, offset, target)).copied();
         self.judge(fine.is_some(), expected, target);
-        if let Some(symbol) = fine.filter(|_| home.is_code()) {
-            let delta = offset.wrapping_sub(symbol.value.cast_signed());
-            let address = target.wrapping_add_signed(delta.wrapping_neg());
-            let nameless = self.names.owner(address) == Owner::Payload && !self.names.is_named(address);
-            if (nameless || symbol.name.contains(COLD)) && self.parts_seen.insert(address) {
-                self.parts.push((symbol, address));
+        let Some(symbol) = fine else { return };
+        let delta = offset.wrapping_sub(symbol.value.cast_signed());
+        let address = target.wrapping_add_signed(delta.wrapping_neg());
+        if home.is_code() {
+            if self.is_nameless(address) || symbol.name.contains(COLD) {
+                self.reach(object, Twin::of(object, symbol, address), root(symbol.name));
             }
-        }
-        if let Some(symbol) = fine.filter(|_| !home.is_code()) {
-            let delta = offset.wrapping_sub(symbol.value.cast_signed());
-            let address = target.wrapping_add_signed(delta.wrapping_neg());
+        } else if is_constant(home) || self.names.owner(address) == Owner::Payload {
             // What may be written is only in a payload as it is in the file.
-            if is_constant(home) || self.names.owner(address) == Owner::Payload {
-                let rest = home.size.saturating_sub(symbol.value);
-                let size = if symbol.size == 0 { rest } else { symbol.size.min(rest) };
-                self.push(Constant { section, offset: symbol.value, size, address });
-            }
+            self.push(object, whole(symbol, home), address);
+        }
+    }
+
+    /// Code that inline assembler puts aside, up to where it leaves: it belongs to the function that leads there.
+    fn aside(&mut self, section: usize, offset: i64, target: u64) {
+        let object = self.object;
+        let size = special::straight_line(self, object, Target::Section { section, offset });
+        let start = u64::try_from(offset).ok();
+        self.judge(size.is_some() && start.is_some(), "code aside".into(), target);
+        if let (Some(start), Some(size)) = (start, size) {
+            self.reach(object, Twin { section, start, size, address: target }, self.root);
         }
     }
 
@@ -385,13 +502,20 @@ impl<'c> Comparison<'c> {
         let address = target.wrapping_add_signed(delta.wrapping_neg());
         let owner = self.names.owner(address);
         let wanted = self.object.wanted(symbol);
+        // Variables that the hypervisor has are the hypervisor's.
+        let writable = !home.is_code() && !is_constant(home);
+        if writable && owner == Owner::Payload && !self.is_new(symbol, &wanted) {
+            return false;
+        }
+        // What data holds, or code takes the address of, is the original, which is there after a revert.
+        let survives = self.branches || !self.applied.is_replacement(address);
         if !self.names.is(address, &wanted) {
-            // Changed constants have no name in a payload: their content tells.
-            // So have new functions and parts of functions, if the hypervisor has such a name too.
+            // Nor have changed constants and new variables a name in a payload, if the hypervisor or another object has
+            // that name; nor new functions, and parts of functions. Their content tells.
             let own_part = symbol.name.contains(COLD) && root(symbol.name) == self.root;
             let own_code = own_part || (symbol.kind == FUNC && symbol.binding == 0);
             let nameless = owner == Owner::Payload && !self.names.is_named(address);
-            return nameless && (is_constant(home) || home.is_code() && own_code);
+            return nameless && survives && (!home.is_code() || own_code);
         }
         if !home.is_code() {
             return true;
@@ -401,7 +525,19 @@ impl<'c> Comparison<'c> {
             // Parts of a function belong to the new one.
             return owner == Owner::Payload;
         }
-        own || !self.applied.is_replacement(address)
+        if own { survives } else { !self.applied.is_replacement(address) }
+    }
+
+    /// Whether the payload may bring a variable: the object has more of that name than there are, numbers aside.
+    fn is_new(&self, symbol: &Symbol<'c>, wanted: &Wanted<'c>) -> bool {
+        let all = &self.object.elf.symbols;
+        let same = |other: &&Symbol<'_>| {
+            let defined = is_name(other) && !other.is_undefined() && other.binding == symbol.binding;
+            defined && plain_stem(other.name) == plain_stem(symbol.name)
+        };
+        self.names.effort.spend(all.len());
+        let own = if wanted.local { all.iter().filter(same).count() } else { 1 };
+        own > self.names.count_elsewhere(wanted)
     }
 
     /// Something without a name: a text, or a constant.
@@ -421,17 +557,13 @@ impl<'c> Comparison<'c> {
         let fine = size > 0 && is_constant(home);
         self.judge(fine, format!("{}+{offset:#x}", home.name), target);
         if fine {
-            self.push(Constant { section: home.index, offset, size, address: target });
+            self.push(self.object, (home.index, offset, size), target);
         }
     }
 
     fn text(&mut self, home: &Section<'_>, offset: u64, target: u64) {
-        // Of wide texts, each character has so many bytes.
-        let unit = usize::try_from(home.entsize).unwrap_or(1).clamp(1, 8);
-        let until_nul = |bytes: &[u8]| {
-            let end = bytes.chunks_exact(unit).position(|character| character.iter().all(|&b| b == 0));
-            end.map(|characters| characters * unit)
-        };
+        let unit = unit_of(home);
+        let until_nul = |bytes: &[u8]| end_of(bytes, unit);
         let rest = home.data.and_then(|data| data.get(usize::try_from(offset).ok()?..));
         let Some(own) = rest.and_then(|rest| rest.get(..until_nul(rest)?)) else {
             return self.differ(Way::Reference, "no text".into(), self.names.shown(target));
@@ -463,15 +595,17 @@ impl<'c> Comparison<'c> {
         self.differ(Way::Reference, expected, found);
     }
 
-    fn push(&mut self, constant: Constant) {
+    fn push(&mut self, object: &'c Object<'c>, (section, offset, size): (usize, u64, u64), address: u64) {
+        let constant = Constant { object: object.number, section, offset, size, address };
         if self.seen.insert(constant) {
-            self.pending.push((constant, self.place, self.part));
+            let Comparison { root, place, part, .. } = *self;
+            self.pending.push(Reached { constant, object, root, place, part });
         }
     }
 
     /// Data: the same bytes, and the same references.
     fn constant(&mut self, constant: Constant) {
-        let Constant { section, offset, size, address } = constant;
+        let Constant { section, offset, size, address, .. } = constant;
         let object = self.object;
         let Some(home) = object.elf.sections.get(section) else { return };
         let length = usize::try_from(size).unwrap_or(usize::MAX);
@@ -505,6 +639,24 @@ impl<'c> Comparison<'c> {
     }
 }
 
+/// All of what a symbol stands for: section, start and size.
+fn whole(symbol: &Symbol<'_>, home: &Section<'_>) -> (usize, u64, u64) {
+    let rest = home.size.saturating_sub(symbol.value);
+    let size = if symbol.size == 0 { rest } else { symbol.size.min(rest) };
+    (home.index, symbol.value, size)
+}
+
+/// Bytes of each character of a section's texts.
+fn unit_of(home: &Section<'_>) -> usize {
+    usize::try_from(home.entsize).unwrap_or(1).clamp(1, 8)
+}
+
+/// Bytes of a text up to the character that ends it.
+fn end_of(text: &[u8], unit: usize) -> Option<usize> {
+    let characters = text.chunks_exact(unit).position(|character| character.iter().all(|&byte| byte == 0));
+    characters.map(|characters| characters * unit)
+}
+
 /// Bytes of a relocated field.
 fn width(field: &Relocation) -> u64 {
     match field.kind {
@@ -514,7 +666,7 @@ fn width(field: &Relocation) -> u64 {
 }
 
 /// Where a direct call or jump goes, or what is read relative to the instruction.
-fn branch(found: &Instruction) -> Option<u64> {
+fn branch_of(found: &Instruction) -> Option<u64> {
     match found.near_branch_target() {
         0 => found.is_ip_rel_memory_operand().then(|| found.ip_rel_memory_address()),
         target => Some(target),
@@ -523,7 +675,7 @@ fn branch(found: &Instruction) -> Option<u64> {
 
 /// Where an instruction's relative field leads, as it is decoded.
 fn lands(found: &Instruction, field: &Relocation) -> Option<u64> {
-    matches!(field.kind, R_X86_64_PC32 | R_X86_64_PLT32).then(|| branch(found)).flatten()
+    matches!(field.kind, R_X86_64_PC32 | R_X86_64_PLT32).then(|| branch_of(found)).flatten()
 }
 
 fn shown_at(wanted: &Wanted<'_>, delta: i64) -> String {

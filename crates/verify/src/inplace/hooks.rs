@@ -71,7 +71,8 @@ impl Search<'_> {
     fn is_it(&self, own: &Hook, wanted: &[Wanted<'_>], index: usize) -> bool {
         let here = &self.context.content.hooks[index];
         let is_wanted = |at| wanted.iter().any(|wanted| self.names.is(at, wanted));
-        !self.taken[index]
+        self.names.effort.spend(1)
+            && !self.taken[index]
             && here.kind == own.kind
             && self.context.low.address(here.target).is_some_and(is_wanted)
     }

@@ -276,7 +276,7 @@ impl Image {
                 return None;
             }
             let at = one.bytes.iter().zip(&two.bytes).position(|(a, b)| a != b);
-            Some(one.address + at.unwrap_or_default() as u64)
+            Some(one.address.wrapping_add(at.unwrap_or_default() as u64))
         };
         let first = self.0.iter().zip(&other.0).find_map(differs);
         first.or_else(|| {

@@ -1,12 +1,12 @@
 //! Which names are at which address, and whether one of them is the one that an object means.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::effort::Effort;
-use super::objects::FUNC;
+use super::objects::{FUNC, Object};
 use crate::layout::Placed;
-use crate::payload::Payload;
+use crate::payload::{Payload, Symbol};
 use crate::verify::Context;
 
 /// What an object calls something.
@@ -82,6 +82,8 @@ pub(super) struct Names<'a> {
     below: Vec<Range<u64>>,
     /// Names that several of the objects have, each for something that only it knows.
     pub(super) shared: BTreeSet<&'a str>,
+    /// What the objects define for others.
+    pub(super) definitions: BTreeMap<&'a str, (&'a Object<'a>, &'a Symbol<'a>)>,
     /// What looking for them, and all that is compared by them, may still cost.
     pub(super) effort: Effort,
 }
@@ -113,6 +115,7 @@ impl<'a> Names<'a> {
             payload: range(&context.low),
             below: context.below.iter().map(|below| range(&below.placed)).collect(),
             shared: BTreeSet::new(),
+            definitions: BTreeMap::new(),
             effort: Effort::full(),
         }
     }
@@ -150,10 +153,36 @@ impl<'a> Names<'a> {
         self.effort.spend(self.entries.len()) && others.any(|entry| self.means(entry, wanted))
     }
 
+    /// How many things of the hypervisor and of payloads below are what an object means, numbers aside.
+    pub(super) fn count_elsewhere(&self, wanted: &Wanted<'_>) -> usize {
+        let others = self.entries.iter().filter(|entry| entry.owner != Owner::Payload);
+        self.effort.spend(self.entries.len());
+        others.filter(|entry| wanted.is(entry.name, entry.owner != Owner::Xen)).count()
+    }
+
     fn means(&self, entry: &Entry<'_>, wanted: &Wanted<'_>) -> bool {
-        let in_payload = entry.owner != Owner::Xen;
-        let of_any = in_payload && wanted.local && !entry.name.contains('#');
-        wanted.is(entry.name, in_payload) && !(of_any && self.shared.contains(plain_stem(wanted.name)))
+        self.means_by(entry.name, entry.owner != Owner::Xen, wanted)
+    }
+
+    /// Whether a name of the hypervisor, or of a payload, is what an object means. A patch may make a global of what was
+    /// local, and the reverse; what is replaced keeps the name that it had.
+    pub(super) fn means_by(&self, name: &str, in_payload: bool, wanted: &Wanted<'_>) -> bool {
+        let has_file = name.contains('#');
+        if wanted.is(name, in_payload) {
+            let of_any = in_payload && wanted.local && !has_file;
+            return !(of_any && self.shared.contains(plain_stem(wanted.name)));
+        }
+        if !wanted.local && has_file {
+            let definition = self.definitions.get(wanted.name);
+            return definition.is_some_and(|(object, _)| {
+                Wanted { local: true, file: object.file, ..*wanted }.is(name, in_payload)
+            });
+        }
+        let was_global = wanted.local && !in_payload && !has_file && name == wanted.name;
+        was_global
+            && !self.definitions.contains_key(wanted.name)
+            && self.effort.spend(self.entries.len())
+            && !self.entries.iter().any(|other| other.owner == Owner::Xen && wanted.is(other.name, false))
     }
 
     /// An address in words: by the last name in front of it.

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use iced_x86::{Decoder, DecoderOptions, Mnemonic};
+
 use super::names::Wanted;
 use crate::payload::{Content, Payload, R_X86_64_NONE, Relocation, Symbol};
 
 /// ELF's types of symbols.
 pub(super) const FUNC: u8 = 2;
-const SECTION: u8 = 3;
+pub(super) const SECTION: u8 = 3;
 const FILE: u8 = 4;
 
 /// An object of the patched build.
@@ -22,6 +24,8 @@ pub struct PatchedObject<'a> {
 
 /// An object, read.
 pub(super) struct Object<'a> {
+    /// Which of the objects.
+    pub(super) number: usize,
     pub(super) path: &'a str,
     pub(super) elf: Payload<'a>,
     /// Entries of its special sections.
@@ -37,9 +41,12 @@ pub(super) struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
-    pub(super) fn read(object: &PatchedObject<'a>) -> Result<Object<'a>, xsplice_report::Problems> {
+    pub(super) fn read(
+        number: usize,
+        object: &PatchedObject<'a>,
+    ) -> Result<Object<'a>, xsplice_report::Problems> {
         let elf = Payload::parse(object.bytes)?;
-        let file = elf.symbols.iter().find(|s| s.kind == FILE && !s.name.is_empty()).map(|s| s.name);
+        let file = file_of(&elf.symbols);
         let mut relocations = BTreeMap::new();
         for group in &elf.relocations {
             if elf.sections.get(group.target).is_some_and(|section| section.is_loaded()) {
@@ -56,7 +63,7 @@ impl<'a> Object<'a> {
             }
         }
         let content = Content::read(&elf, None);
-        Ok(Object { path: object.path, elf, content, file, relocations, named, starts })
+        Ok(Object { number, path: object.path, elf, content, file, relocations, named, starts })
     }
 
     /// The relocations in a range of a section, in order.
@@ -75,7 +82,12 @@ impl<'a> Object<'a> {
         let mut behind = self.starts.range((section, function.value.saturating_add(1))..(section + 1, 0));
         let next = behind.next().map(|(_, at)| *at);
         let end = next.or_else(|| Some(self.elf.sections.get(section)?.size));
-        end.unwrap_or_default().saturating_sub(function.value)
+        let extent = end.unwrap_or_default().saturating_sub(function.value);
+        let data = self.elf.sections.get(section).and_then(|section| section.data);
+        let behind = data.zip(extent.checked_sub(function.size)).and_then(|(data, size)| {
+            crate::elf::slice(data, function.value.checked_add(function.size)?, size)
+        });
+        if behind.is_some_and(is_padding) { function.size } else { extent }
     }
 
     /// Where the next named thing of a section starts, behind a place; else the section's end.
@@ -92,6 +104,26 @@ impl<'a> Object<'a> {
         let found = before.or_else(|| self.named.range((section, at)..(section + 1, 0)).next());
         found.into_iter().flat_map(|(_, all)| all).filter_map(|&index| self.elf.symbols.get(index)).collect()
     }
+}
+
+/// The name of an object's source: the last in front of what is named and local, since sources that are compiled several
+/// times name their objects by a name of their own, in front of which the compiler's stands.
+fn file_of<'a>(symbols: &[Symbol<'a>]) -> Option<&'a str> {
+    let is_file = |symbol: &&Symbol<'a>| symbol.kind == FILE && !symbol.name.is_empty();
+    let is_local = |s: &Symbol<'_>| s.binding == 0 && !s.name.is_empty() && !matches!(s.kind, SECTION | FILE);
+    let first = symbols.iter().position(is_local).unwrap_or(symbols.len());
+    let file = symbols[..first].iter().rfind(is_file).or_else(|| symbols.iter().find(is_file));
+    file.map(|symbol| symbol.name)
+}
+
+/// Whether code does nothing or traps: what the assembler puts between functions.
+fn is_padding(code: &[u8]) -> bool {
+    let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
+    let mut all = true;
+    while all && decoder.can_decode() {
+        all = matches!(decoder.decode().mnemonic(), Mnemonic::Nop | Mnemonic::Int3);
+    }
+    all
 }
 
 /// Whether a symbol is a name that others could know.

@@ -16,10 +16,10 @@ pub(super) const FRAME: i64 = 0xff_ffff;
 /// A function of the object, or other code of it, and where it is in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Twin {
-    section: usize,
-    start: u64,
-    size: u64,
-    address: u64,
+    pub(super) section: usize,
+    pub(super) start: u64,
+    pub(super) size: u64,
+    pub(super) address: u64,
 }
 
 impl Twin {
@@ -203,7 +203,7 @@ fn exceptions<'c>(
 }
 
 /// Bytes of the object's code from a place to where it cannot run on.
-fn straight_line(comparison: &Comparison<'_>, object: &Object<'_>, from: Target) -> Option<u64> {
+pub(super) fn straight_line(comparison: &Comparison<'_>, object: &Object<'_>, from: Target) -> Option<u64> {
     let Target::Section { section, offset } = from else { return None };
     let section = object.elf.sections.get(section).filter(|section| section.is_code())?;
     let code = section.data?.get(usize::try_from(offset).ok()?..)?;
