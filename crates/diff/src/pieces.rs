@@ -190,7 +190,21 @@ pub struct World<'w> {
     pub no_expectations: Option<LeftOut>,
 }
 
-impl World<'_> {
+impl<'w> World<'w> {
+    /// A hypervisor without payloads, for a change that is seen as a whole and allowed nothing.
+    pub fn bare(hypervisor: &'w Hypervisor, loader: &'w Loader) -> World<'w> {
+        static NONE: BTreeSet<String> = BTreeSet::new();
+        World {
+            hypervisor,
+            exported: &NONE,
+            replaced: &NONE,
+            loader,
+            allowed: &[],
+            whole: true,
+            no_expectations: None,
+        }
+    }
+
     /// Whether the hypervisor or a payload below knows the name.
     pub fn has(&self, name: &str) -> bool {
         self.exported.contains(name) || self.hypervisor.named(name).next().is_some()

@@ -7,7 +7,7 @@ mod desk;
 #[path = "support/toolchain.rs"]
 mod toolchain;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
@@ -191,17 +191,9 @@ impl Made {
         let parts = [Parts::of(&pair).expect("parts")];
         let compared = Compared::all(parts.iter().map(Correlated::of).collect());
         let hypervisor = Hypervisor::parse("xen-syms", image).expect("a hypervisor");
-        let (none, loader) = (BTreeSet::new(), Loader::default());
+        let loader = Loader::default();
         let replaced = below.iter().map(|&name| name.to_owned()).collect();
-        let world = World {
-            hypervisor: &hypervisor,
-            exported: &none,
-            replaced: &replaced,
-            loader: &loader,
-            allowed: &[],
-            whole: true,
-            no_expectations,
-        };
+        let world = World { replaced: &replaced, no_expectations, ..World::bare(&hypervisor, &loader) };
         let patchable =
             Patchable::check(Selection::of(&compared, &world), &parts, &world).expect("a payload");
         patchable.functions().iter().map(|f| (f.name.clone(), f.expectation.clone())).collect()

@@ -6,7 +6,6 @@
 #[path = "support/toolchain.rs"]
 mod toolchain;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use toolchain::Toolchain;
@@ -66,17 +65,8 @@ fn explain(source: &Source, flags: &[&str]) -> Found {
     let parts = Parts::of(&pair).expect("parts");
     let compared = vec![Compared::of(Correlated::of(&parts))];
     let hypervisor = Hypervisor::parse("xen-syms", &image).expect("a hypervisor");
-    let none = BTreeSet::new();
     let loader = xsplice_diff::Loader::default();
-    let world = World {
-        hypervisor: &hypervisor,
-        exported: &none,
-        replaced: &none,
-        loader: &loader,
-        allowed: &[],
-        whole: true,
-        no_expectations: None,
-    };
+    let world = World::bare(&hypervisor, &loader);
     Found {
         text: std::fs::read_to_string(&path).expect("a source"),
         changes: Changes::of(&compared),

@@ -158,21 +158,12 @@ impl Case {
         clock.done("compare");
         let changes = Changes::of(&compared);
         clock.done("list changes");
-        let none = BTreeSet::new();
         let loader = Loader {
             hooks: HookKind::ALL.into_iter().collect(),
             needs_functions: false,
             tables_from_upload: true,
         };
-        let world = World {
-            hypervisor: &hypervisor,
-            exported: &none,
-            replaced: &none,
-            loader: &loader,
-            allowed: &[],
-            whole: true,
-            no_expectations: None,
-        };
+        let world = World::bare(&hypervisor, &loader);
         let selection = Selection::of(&compared, &world);
         clock.done("select");
         let patchable = Patchable::check(selection, &parts, &world)

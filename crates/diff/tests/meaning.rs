@@ -7,7 +7,6 @@ mod desk;
 #[path = "support/toolchain.rs"]
 mod toolchain;
 
-use std::collections::BTreeSet;
 use std::process::Command;
 
 use desk::Desk;
@@ -57,21 +56,12 @@ impl Case {
         let parts = [Parts::of(&pair).expect("parts")];
         let compared = Compared::all(parts.iter().map(Correlated::of).collect());
         let hypervisor = Hypervisor::parse("xen-syms", &self.image).expect("a hypervisor");
-        let none = BTreeSet::new();
         let loader = Loader {
             hooks: HookKind::ALL.into_iter().collect(),
             needs_functions: false,
             tables_from_upload: true,
         };
-        let world = World {
-            hypervisor: &hypervisor,
-            exported: &none,
-            replaced: &none,
-            loader: &loader,
-            allowed,
-            whole,
-            no_expectations: None,
-        };
+        let world = World { allowed, whole, ..World::bare(&hypervisor, &loader) };
         let told = |problems: &Problems| {
             problems.0.iter().map(|d| (d.code.name, format!("{} {}", d.what, d.why))).collect()
         };

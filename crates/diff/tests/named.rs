@@ -51,21 +51,12 @@ fn with_selection(
 ) -> Result<Patchable, Problems> {
     let parts: Vec<Parts<'_>> = pairs.iter().map(|pair| Parts::of(pair).expect("parts")).collect();
     let compared = Compared::all(parts.iter().map(Correlated::of).collect());
-    let none = BTreeSet::new();
     let loader = Loader {
         hooks: HookKind::ALL.into_iter().collect(),
         needs_functions: false,
         tables_from_upload: true,
     };
-    let world = World {
-        hypervisor,
-        exported: &none,
-        replaced: &none,
-        loader: &loader,
-        allowed: &[],
-        whole: true,
-        no_expectations: None,
-    };
+    let world = World::bare(hypervisor, &loader);
     let selection = Selection::of(&compared, &world);
     look(&selection);
     Patchable::check(selection, &parts, &world)

@@ -61,16 +61,8 @@ fn make(before: &[u8], after: &[u8], image: &[u8]) -> Result<Made, Problems> {
     let parts = [Parts::of(&pair).expect("parts")];
     let compared = Compared::all(parts.iter().map(Correlated::of).collect());
     let hypervisor = Hypervisor::parse("xen-syms", image).expect("a hypervisor");
-    let (none, loader) = (BTreeSet::new(), Loader::default());
-    let world = World {
-        hypervisor: &hypervisor,
-        exported: &none,
-        replaced: &none,
-        loader: &loader,
-        allowed: &[],
-        whole: true,
-        no_expectations: Some(LeftOut::Asked),
-    };
+    let loader = Loader::default();
+    let world = World { no_expectations: Some(LeftOut::Asked), ..World::bare(&hypervisor, &loader) };
     let patchable = Patchable::check(Selection::of(&compared, &world), &parts, &world)?;
     let id = hypervisor.build_id().to_vec();
     let ids = Ids { depends: id.clone(), xen_depends: id };

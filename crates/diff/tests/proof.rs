@@ -6,7 +6,6 @@ mod desk;
 #[path = "support/toolchain.rs"]
 mod toolchain;
 
-use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::Command;
 
@@ -35,16 +34,12 @@ fn hypervisor(image: &[u8]) -> Hypervisor {
 }
 
 fn with_world<T>(image: &[u8], below: &[&str], ask: impl Fn(&World<'_>) -> T) -> T {
-    let (hypervisor, none, loader) = (hypervisor(image), BTreeSet::new(), Loader::default());
+    let (hypervisor, loader) = (hypervisor(image), Loader::default());
     let replaced = below.iter().map(|&name| name.to_owned()).collect();
     ask(&World {
-        hypervisor: &hypervisor,
-        exported: &none,
         replaced: &replaced,
-        loader: &loader,
-        allowed: &[],
-        whole: true,
         no_expectations: Some(LeftOut::Asked),
+        ..World::bare(&hypervisor, &loader)
     })
 }
 

@@ -4,8 +4,6 @@
 #[path = "support/toolchain.rs"]
 mod toolchain;
 
-use std::collections::BTreeSet;
-
 use toolchain::Toolchain;
 use xsplice_diff::{Compared, Correlated, Input, ObjectPair, Parts, Selection, World, codes};
 use xsplice_objects::Hypervisor;
@@ -59,17 +57,8 @@ fn a_function_that_moves_to_another_source_is_refused() {
     let compared: Vec<Compared<'_>> = parts.iter().map(|parts| Compared::of(Correlated::of(parts))).collect();
     let image = tools.link(&[&compile(&["-DFIRST", own[0]]), &compile(&[])]).expect("it links");
     let hypervisor = Hypervisor::parse("xen-syms", &image).expect("a hypervisor");
-    let none = BTreeSet::new();
     let loader = xsplice_diff::Loader::default();
-    let world = World {
-        hypervisor: &hypervisor,
-        exported: &none,
-        replaced: &none,
-        loader: &loader,
-        allowed: &[],
-        whole: true,
-        no_expectations: None,
-    };
+    let world = World::bare(&hypervisor, &loader);
     let problems = Selection::of(&compared, &world).problems;
     let moved: Vec<_> = problems.0.iter().filter(|problem| problem.code == codes::MOVED).collect();
     assert_eq!(moved.len(), 1, "{problems:?}");

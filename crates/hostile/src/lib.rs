@@ -44,16 +44,14 @@ pub fn object(bytes: &[u8]) {
     if Object::parse("a.o", bytes).is_err() {
         return;
     }
-    let input = Input {
-        path: "xen/common/a.o",
-        source: "xen/common/a.c",
-        assembler: false,
-        base: Some(bytes),
-        patched: Some(bytes),
-    };
-    let Ok(pair) = ObjectPair::parse(input) else { return };
+    let Ok(pair) = ObjectPair::parse(input(Some(bytes), Some(bytes))) else { return };
     let Ok(parts) = Parts::of(&pair) else { return };
     let _ = Compared::all(vec![Correlated::of(&parts)]);
+}
+
+/// An object of the build, before and after.
+fn input<'b>(base: Option<&'b [u8]>, patched: Option<&'b [u8]>) -> Input<'b> {
+    Input { path: "xen/common/a.o", source: "xen/common/a.c", assembler: false, base, patched }
 }
 
 /// A payload and a symbol file, as the verifier reads them; the input is as [`seeds::payload_input`] makes it. One byte
@@ -139,29 +137,13 @@ pub fn difference(bytes: &[u8]) {
         return;
     }
     let given = |bytes| Some(bytes).filter(|bytes: &&[u8]| !bytes.is_empty());
-    let input = Input {
-        path: "xen/common/a.o",
-        source: "xen/common/a.c",
-        assembler: false,
-        base: given(base),
-        patched: given(patched),
-    };
-    let Ok(pair) = ObjectPair::parse(input) else { return };
+    let Ok(pair) = ObjectPair::parse(input(given(base), given(patched))) else { return };
     let Ok(parts) = Parts::of(&pair) else { return };
     let compared = Compared::all(vec![Correlated::of(&parts)]);
     let xen = || Hypervisor::parse("xen-syms", &seeds::hypervisor_and_payload().0).expect("it is sound");
     let hypervisor = XEN.get_or_init(xen);
     let loader = Loader { hooks: BTreeSet::new(), needs_functions: false, tables_from_upload: true };
-    let none = BTreeSet::new();
-    let world = World {
-        hypervisor,
-        exported: &none,
-        replaced: &none,
-        loader: &loader,
-        allowed: &[],
-        whole: true,
-        no_expectations: None,
-    };
+    let world = World::bare(hypervisor, &loader);
     let selection = Selection::of(&compared, &world);
     let _ = Patchable::check(selection, &[parts], &world).is_ok();
 }

@@ -13,6 +13,7 @@ mod inplace;
 mod inspect;
 mod layout;
 pub mod payload;
+mod ranges;
 mod rules;
 mod text;
 mod traits;

@@ -301,18 +301,24 @@ impl<'a> XenSymbols<'a> {
         Some((start, bytes?))
     }
 
+    /// Its list of alternatives: address and bytes of each.
+    fn alternatives(&self) -> impl Iterator<Item = (u64, &'a [u8])> {
+        let (start, data) = self.table("__alt_instructions", "__alt_instructions_end").unwrap_or_default();
+        // The bytes first: there may be no address behind the last.
+        let entries = data.chunks_exact(ALTERNATIVE).zip((start..).step_by(ALTERNATIVE));
+        entries.map(|(entry, at)| (at, entry))
+    }
+
     /// The ranges that boot rewrites: originals of alternatives with their padding, and call sites.
     fn rewritten_at_boot(&self) -> Vec<Range<u64>> {
         let mut ranges = Vec::new();
         let relative = |address: u64, raw: &[u8]| {
             elf::u32_at(raw, 0).map(|d| address.wrapping_add_signed(i64::from(d as i32)))
         };
-        if let Some((start, data)) = self.table("__alt_instructions", "__alt_instructions_end") {
-            for (i, entry) in data.chunks_exact(ALTERNATIVE).enumerate() {
-                if let Some(original) = relative(start + (i * ALTERNATIVE) as u64, entry) {
-                    let len = u64::from(entry[10]) + u64::from(entry[12]);
-                    ranges.push(original..original.saturating_add(len));
-                }
+        for (at, entry) in self.alternatives() {
+            if let Some(original) = relative(at, entry) {
+                let len = u64::from(entry[10]) + u64::from(entry[12]);
+                ranges.push(original..original.saturating_add(len));
             }
         }
         if let Some((start, data)) = self.table("__alt_call_sites_start", "__alt_call_sites_end") {
@@ -328,9 +334,7 @@ impl<'a> XenSymbols<'a> {
 
     /// The feature of those alternatives whose replacement is a call or jump to itself.
     fn feature_of_altcalls(&self) -> Option<u16> {
-        let (start, data) = self.table("__alt_instructions", "__alt_instructions_end")?;
-        let entries = data.chunks_exact(ALTERNATIVE).zip((start..).step_by(ALTERNATIVE));
-        let mut features = entries.filter_map(|(entry, at)| {
+        let mut features = self.alternatives().filter_map(|(at, entry)| {
             let distance = elf::u32_at(entry, 4)? as i32;
             let replacement = at.wrapping_add(4).wrapping_add_signed(i64::from(distance));
             let code = self.bytes_at(replacement, 5).filter(|_| entry[11] == 5)?;
@@ -347,9 +351,8 @@ impl<'a> XenSymbols<'a> {
     }
 
     fn features_of_alternatives(&self) -> u16 {
-        let data = self.table("__alt_instructions", "__alt_instructions_end").map(|(_, data)| data);
-        let entries = data.unwrap_or_default().chunks_exact(ALTERNATIVE);
-        let highest = entries.filter_map(|entry| elf::u16_at(entry, 8)).map(|feature| feature & 0x7fff).max();
+        let features = self.alternatives().filter_map(|(_, entry)| elf::u16_at(entry, 8));
+        let highest = features.map(|feature| feature & 0x7fff).max();
         highest.map_or(0, |highest| (highest / 32 + 1) * 32)
     }
 

@@ -219,17 +219,8 @@ fn compare(
     }
     let hypervisor = Hypervisor::parse("xen-syms", shipped)
         .map_err(|problems| problems.into_iter().map(|d| d.what).collect::<Vec<_>>())?;
-    let none = BTreeSet::new();
     let loader = expected.loader();
-    let world = World {
-        hypervisor: &hypervisor,
-        exported: &none,
-        replaced: &none,
-        loader: &loader,
-        allowed: &[],
-        whole: true,
-        no_expectations: None,
-    };
+    let world = World::bare(&hypervisor, &loader);
     let selection = Selection::of(&compared, &world);
     for piece in &selection.pieces {
         *found.pieces.entry(format!("{:?}", piece.kind)).or_default() += 1;

@@ -16,6 +16,7 @@ use super::special::{self, FRAME, Twin};
 use crate::codes;
 use crate::findings::Findings;
 use crate::payload::{Payload, Symbol, Target};
+use crate::ranges::{contains, merged};
 use crate::verify::{Context, problem};
 
 /// Bytes that the linker puts between functions: they trap, or do nothing.
@@ -319,11 +320,6 @@ fn entries_of_nothing(context: &Context<'_>, compared: &[Range<u64>], said: &mut
     }));
 }
 
-fn contains(ranges: &[Range<u64>], address: u64) -> bool {
-    let behind = ranges.partition_point(|range| range.start <= address);
-    ranges[..behind].last().is_some_and(|range| range.contains(&address))
-}
-
 /// Code that belongs to no function was compared with nothing.
 fn lost_code(context: &Context<'_>, compared: &[Range<u64>], said: &mut Vec<Diagnostic>) {
     for section in context.payload.sections.iter().filter(|section| section.is_code()) {
@@ -346,18 +342,4 @@ fn lost_code(context: &Context<'_>, compared: &[Range<u64>], said: &mut Vec<Diag
             said.push(unknown_code(&name, "it belongs to no function"));
         }
     }
-}
-
-/// Ranges in order, those that touch as one.
-fn merged(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
-    ranges.retain(|range| !range.is_empty());
-    ranges.sort_unstable_by_key(|range| (range.start, range.end));
-    let mut merged: Vec<Range<u64>> = Vec::new();
-    for range in ranges {
-        match merged.last_mut().filter(|last| range.start <= last.end) {
-            Some(last) => last.end = last.end.max(range.end),
-            None => merged.push(range),
-        }
-    }
-    merged
 }

@@ -214,8 +214,7 @@ impl<'c> Comparison<'c> {
         let same = own == here;
         if !same {
             (self.part, self.place) = ("", 0);
-            let others = if own.len() == here.len() { "others" } else { "" };
-            let expected = if others.is_empty() { own.len().to_string() } else { others.to_owned() };
+            let expected = if own.len() == here.len() { "others".into() } else { own.len().to_string() };
             self.differ(Way::Entries, expected, format!("{} {what}", here.len()));
         }
         same

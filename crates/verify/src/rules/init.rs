@@ -18,6 +18,7 @@ use crate::findings::Findings;
 use crate::payload::{
     R_X86_64_64, R_X86_64_NONE, R_X86_64_PC32, R_X86_64_PLT32, Relocation, SHN_ABS, Target,
 };
+use crate::ranges::{contains, merged};
 use crate::verify::{Context, Found, problem};
 use crate::xen::{XenSymbol, XenSymbols};
 
@@ -205,23 +206,7 @@ fn by_section(ranges: impl Iterator<Item = (usize, Range<u64>)>) -> BTreeMap<usi
     for (section, range) in ranges {
         all.entry(section).or_default().push(range);
     }
-    for ranges in all.values_mut() {
-        ranges.sort_unstable_by_key(|range| range.start);
-        let mut apart: Vec<Range<u64>> = Vec::new();
-        for range in ranges.drain(..) {
-            match apart.last_mut().filter(|last| range.start <= last.end) {
-                Some(last) => last.end = last.end.max(range.end),
-                None => apart.push(range),
-            }
-        }
-        *ranges = apart;
-    }
-    all
-}
-
-fn contains(apart: &[Range<u64>], offset: u64) -> bool {
-    let behind = apart.partition_point(|range| range.start <= offset);
-    apart[..behind].last().is_some_and(|range| range.contains(&offset))
+    all.into_iter().map(|(section, ranges)| (section, merged(ranges))).collect()
 }
 
 /// The replacements of functions of the hypervisor.
